@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any, IO
+from typing import IO, Any
 
 # %% ../nbs/00_core.ipynb #868de897
 class CrashchatError(Exception):
