@@ -102,7 +102,13 @@ def clips_given(
     "The clips that are to be answered, in order."
     from crashchat.video import find_clips
 
-    return [clip for path in paths for clip in ((find_clips([path]) or [path]) if path.is_dir() else [path])]
+    found = []
+    for path in paths:
+        try:
+            found += find_clips([path])
+        except CrashchatError:
+            found.append(path)  # missing, or a folder without clips: one of the given, with the reason when it is asked
+    return found
 
 
 def answer_lines(
@@ -129,6 +135,8 @@ def answer_clips(
     for number, clip in enumerate(clips, 1):
         print(f"\n[{number}/{len(clips)}] {clip}")
         try:
+            if clip.is_dir():
+                raise CrashchatError(clip, "holds no video")
             answers = analyst.ask(clip, tasks=tasks)
         except CrashchatError as error:
             refused.append(str(error))
@@ -164,8 +172,6 @@ def ask(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write answers and refusals to this new JSON-lines file.")] = None,
 ):
     "Answer the six tasks for every clip. Exit code 2 if no clip could be answered."
-    from crashchat.infer import Analyst
-
     limit_threads()
     names = [task_named(name.strip(), "--tasks").name for name in tasks.split(",")]
     given = clips_given(clips)
@@ -173,6 +179,8 @@ def ask(
         if json_file.exists():
             raise CrashchatError("--json", "exists already; answers are written to a new file", "file", str(json_file))
         append_jsonl(json_file, [])
+    from crashchat.infer import Analyst
+
     analyst = Analyst.load(model or pocket_model(), adapter=adapter)
     if analyst.notice:
         print(f"Note: {analyst.notice}")
@@ -183,9 +191,9 @@ def ask(
 @app.command()
 def demo():
     "Make the demo set, train one adapter, evaluate it, answer one clip, write runs/demo/report.html; then reuse all of it."
-    limit_threads()
     from crashchat.demo import demo as run_demo
 
+    limit_threads()
     run_demo()
 
 
@@ -249,14 +257,15 @@ def project_rows() -> list[tuple[str, str, str]]:  # what, found, remedy
 
     from crashchat.runs import project_root
 
-    root = project_root()
-    models = sorted(path.parent.name for path in (root / "ckpt").glob("*/config.json"))
     kernel = "python3" in KernelSpecManager().find_kernel_specs()
-    return [
-        ("checkout", str(root), ""),
-        ("kernel python3", "found" if kernel else "missing", "" if kernel else "NEEDED: pip install ipykernel"),
-        ("models in ckpt", ", ".join(models) or "none", "" if "pocket" in models else "crashchat demo trains the pocket model"),
-    ]
+    rows = [("kernel python3", "found" if kernel else "missing", "" if kernel else "NEEDED: pip install ipykernel")]
+    try:
+        root = project_root()
+    except CrashchatError:
+        return [*rows, ("checkout", "missing", "NEEDED: run inside a checkout of crashchat")]
+    models = sorted(path.parent.name for path in (root / "ckpt").glob("*/config.json"))
+    lack = "" if "pocket" in models else "crashchat demo trains the pocket model"
+    return [*rows, ("checkout", str(root), ""), ("models in ckpt", ", ".join(models) or "none", lack)]
 
 
 @app.command()

@@ -13,7 +13,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -31,11 +31,16 @@ class CrashchatError(Exception):
         field: str | None = None,  # name of the offending field, where there is one
         value: object = None,      # the offending value; only shown with a field
     ):
+        super().__init__(where, problem, field, value)  # all four, so that a worker process can send it home
+
+    def __str__(self) -> str:
+        where, problem, field, value = self.args
         shown = repr(value)
         if len(shown) > 120:
             shown = shown[:117] + "..."
         at = f" {field}={shown}" if field else ""
-        super().__init__(" ".join(f"{where}:{at} {problem}".split()))
+        line = " ".join(f"{where}:{at} {problem}".split())
+        return line.encode("utf-8", "backslashreplace").decode()  # a file name need not be text
 
 # %% ../nbs/00_core.ipynb #44554c72
 @dataclass(frozen=True, order=True)
@@ -122,7 +127,8 @@ def atomic_write(
     except OSError as error:
         raise CrashchatError(target, f"cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        with suppress(OSError):  # it is gone after the rename; where it could not be made there is nothing to remove
+            temporary.unlink()
 
 
 def write_json(
@@ -147,6 +153,8 @@ def read_json(
         raise CrashchatError(path, f"cannot be read: {error}") from error
     except json.JSONDecodeError as error:
         raise CrashchatError(path, f"is not JSON: {error.msg} at line {error.lineno}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise CrashchatError(path, f"is not JSON for this program: {error}") from error
 
 # %% ../nbs/00_core.ipynb #467fc3d6
 def append_jsonl(
@@ -172,7 +180,8 @@ def read_jsonl(
 ) -> list[Any]:
     "The finished rows of a JSON-lines file, in order. Raises CrashchatError if it is missing or a finished line is not JSON."
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
+        content = Path(path).read_bytes()
+        lines = content[: content.rfind(b"\n") + 1].decode().split("\n")[:-1]  # a kill can tear a letter in two
     except (OSError, UnicodeDecodeError) as error:
         raise CrashchatError(path, f"cannot be read: {error}") from error
     rows = []

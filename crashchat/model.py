@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'CARD_FILE', 'POCKET_NOTICE', 'SPECIAL_TOKENS', 'PIECES', 'POCKET_CARD', 'ORIGINAL_TYPE', 'ORIGINAL_NAMES',
            'VIDEO_VISION_FIELDS', 'LORA_TARGETS', 'ADAPTER_CARD', 'ModelCard', 'read_card', 'attend_by_frame',
-           'attention_for', 'train_tokenizer', 'pocket_config', 'build_pocket', 'Loaded', 'save_model',
+           'attention_for', 'train_tokenizer', 'token_id', 'pocket_config', 'build_pocket', 'Loaded', 'save_model',
            'replace_folder', 'checkpoint_folder', 'load_model', 'read_native', 'native_name', 'native_config',
            'read_original', 'AdapterCard', 'base_key', 'new_adapter', 'save_adapter', 'add_adapter']
 
@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -86,7 +87,7 @@ def attend_by_frame(
     attention_mask: torch.Tensor | None,
     scaling: float,           # factor on the scores
     frame_patches: int = 0,   # patches a frame; 0 = one frame
-    **_: object,              # what other implementations need
+    **_: Any,                 # what other implementations need
 ) -> tuple[torch.Tensor, None]:  # [1,frames*patches,heads,dim]
     "Attention within each of many equally large frames, as one batched call."
     _, heads, total, dim = query.shape
@@ -145,20 +146,31 @@ def train_tokenizer(
     )
 
 # %% ../nbs/10_model.ipynb #72a03c8f
+def token_id(
+    tokenizer: PreTrainedTokenizerBase,
+    token: str,  # one token, e.g. "<|im_end|>"
+) -> int:
+    "The id of a token. Raises CrashchatError if the tokenizer does not know it."
+    found = tokenizer.convert_tokens_to_ids(token)
+    if not isinstance(found, int):
+        raise CrashchatError("tokenizer", "does not know this token", "token", token)
+    return found
+
+
 def pocket_config(
     tokenizer: PreTrainedTokenizerFast,  # decides the vocabulary and the special token ids
 ) -> VideoLlama3Config:
     "A VideoLLaMA3 of about two million parameters."
-    wide = {"initializer_range": 0.06}  # at the usual 0.02 a model this narrow stays at the answers' priors
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("im_end", "endoftext", "video_pad", "image_pad")}
+    spread = 0.06  # of the random weights: at the usual 0.02 a model this narrow stays at the answers' priors
+    ids = {name: token_id(tokenizer, f"<|{name}|>") for name in ("im_end", "endoftext", "video_pad", "image_pad")}
     text = Qwen2Config(
         vocab_size=-(-len(tokenizer) // 8) * 8, hidden_size=192, intermediate_size=512, num_hidden_layers=4,
         num_attention_heads=3, num_key_value_heads=3, max_position_embeddings=4096, tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        eos_token_id=ids["im_end"], pad_token_id=ids["endoftext"], bos_token_id=None, **wide,
+        eos_token_id=ids["im_end"], pad_token_id=ids["endoftext"], bos_token_id=None, initializer_range=spread,
     )
     vision = VideoLlama3VisionConfig(
-        hidden_size=96, intermediate_size=384, num_hidden_layers=3, num_attention_heads=3, patch_size=14, **wide
+        hidden_size=96, intermediate_size=384, num_hidden_layers=3, num_attention_heads=3, patch_size=14, initializer_range=spread
     )
     return VideoLlama3Config(
         text_config=text, vision_config=vision, image_token_id=ids["image_pad"], video_token_id=ids["video_pad"],
@@ -265,8 +277,10 @@ def read_native(
     attention: dict[str, str],
 ) -> VideoLlama3ForConditionalGeneration:
     "A checkpoint in transformers' layout. Raises ValueError naming the first weight that is missing or does not fit."
-    model, report = VideoLlama3ForConditionalGeneration.from_pretrained(
-        folder, attn_implementation=attention, dtype="auto", output_loading_info=True, local_files_only=True, use_safetensors=True,
+    read: Any = VideoLlama3ForConditionalGeneration.from_pretrained  # its stub does not know output_loading_info
+    model, report = read(
+        folder, attn_implementation=attention, dtype="auto", output_loading_info=True,
+        ignore_mismatched_sizes=True, local_files_only=True, use_safetensors=True,  # mismatches are refused below, by name
     )
     for fault in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if report.get(fault):
@@ -361,8 +375,8 @@ class AdapterCard:
 
 
 def base_key(
-    model: VideoLlama3ForConditionalGeneration,
-) -> str:  # 16 hex digits
+    model: Any,  # a VideoLlama3ForConditionalGeneration, whose parts are untyped
+) -> str:        # 16 hex digits
     "A hash of the token embeddings, which no adapter changes: two models that share it are the same base."
     table = model.get_input_embeddings().weight.detach().cpu().contiguous().view(torch.uint8).numpy()
     return hashlib.sha256(table.data).hexdigest()[:16]
@@ -392,7 +406,7 @@ def save_adapter(
     building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         building.mkdir(parents=True)
-        model.save_pretrained(building, save_embedding_layers=False)
+        model.save_pretrained(str(building), save_embedding_layers=False)
         (building / "README.md").unlink(missing_ok=True)  # peft's empty form; the card says what there is to say
         write_json(building / ADAPTER_CARD, asdict(card))
         replace_folder(building, target)

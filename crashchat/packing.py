@@ -8,10 +8,10 @@ __all__ = ['Packed', 'pack', 'attention_mask', 'collate', 'embed', 'token_losses
 # %% ../nbs/13_packing.ipynb #5fa9aea2
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import VideoLlama3ForConditionalGeneration
 
 # %% ../nbs/13_packing.ipynb #4e392245
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def collate(
 
 # %% ../nbs/13_packing.ipynb #c445e7e7
 def embed(
-    model: VideoLlama3ForConditionalGeneration,
+    model: Any,               # a VideoLlama3ForConditionalGeneration (its parts are untyped)
     input_ids: torch.Tensor,  # int64 [B,L]
     features: torch.Tensor,   # [all kept tokens of the batch, vision width]
 ) -> torch.Tensor:            # [B,L,width]
@@ -77,11 +77,11 @@ def embed(
 
 
 def token_losses(
-    model: VideoLlama3ForConditionalGeneration | PeftModel,
+    model: Any,                                # a VideoLlama3ForConditionalGeneration, or one with an adapter
     batch: dict[str, torch.Tensor],            # from `collate`
 ) -> tuple[torch.Tensor, torch.Tensor]:        # float32 [n] cross-entropy of each learnt token; int64 [n] its question in the batch
     "The loss of every learnt token, and the question it belongs to (numbered over the batch)."
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     hidden = base.model.language_model(
         inputs_embeds=embed(base, batch["input_ids"], batch["features"]),
         attention_mask=attention_mask(batch["segments"]),

@@ -17,7 +17,8 @@ from types import MappingProxyType
 from .core import CrashchatError, Span, Value
 
 # %% ../nbs/02_tasks.ipynb #1f021734
-NUMBER = r"(?<![\w.])(\d+(?:\.\d+)?)(?![\d.]*\d)"  # unsigned decimal, not part of a word or version number
+# unsigned decimal, perhaps with its unit, not part of a word, a version number, a clock time or a power of ten
+NUMBER = r"(?<![\w.:])(?<!\de[-+])(\d+(?:\.\d+)?)(?![\d.:]*\d|e[-+]?\d)"
 YES, NO = frozenset("yes y 1 true".split()), frozenset("no n 0 false".split())
 
 
@@ -25,8 +26,10 @@ def parse_yes_no(
     text: str,         # as generated
 ) -> bool | None:      # True = crash; None if it is neither
     "Read yes/no as the published scorer does (`yes y 1 true`, `no n 0 false`), also before a comma or full stop."
-    first = re.split(r"[\s,.;:!]+", text.strip().casefold(), maxsplit=1)[0]
-    return True if first in YES else False if first in NO else None
+    whole = text.casefold().strip(" \t\n,.;:!")
+    first = re.split(r"[\s,.;:!]+", whole, maxsplit=1)[0]
+    word = whole if first.isdecimal() else first  # "1" is yes, "1.9 seconds" is not
+    return True if word in YES else False if word in NO else None
 
 
 def parse_sentence(
@@ -39,10 +42,12 @@ def parse_sentence(
 def numbers(
     text: str,              # as generated
 ) -> list[float]:           # every unsigned decimal, in order
-    "The numbers in a text, with `1,5` read as 1.5; none if it opens with a minus sign, for no time is negative."
-    if text.lstrip().startswith("-"):
+    "The numbers in a text, with `1,5` read as 1.5; none if the first is negative, for no time is, or one is endless."
+    if text.lstrip().startswith(("-", "\N{MINUS SIGN}")) or re.match(r"\D*[-\N{MINUS SIGN}]\d", text):
         return []
-    return [float(found) for found in re.findall(NUMBER, re.sub(r"(?<=\d),(?=\d)", ".", text))]
+    decimal = re.sub(r"(?<![\d.,])(\d+),(\d+)(?![\d.,]*\d)", r"\1.\2", text)
+    found = [float(number) for number in re.findall(NUMBER, decimal, re.IGNORECASE)]
+    return found if all(map(math.isfinite, found)) else []
 
 
 def parse_time(
@@ -144,7 +149,7 @@ class QuestionSet:
         return self.questions[task]
 
 
-OWN_QUESTIONS = QuestionSet("crashchat", MappingProxyType({name: task.question for name, task in TASKS.items()}))
+OWN_QUESTIONS = QuestionSet("crashchat", {name: task.question for name, task in TASKS.items()})
 
 # %% ../nbs/02_tasks.ipynb #dbc6545f
 @dataclass(frozen=True)

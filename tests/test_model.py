@@ -1,0 +1,173 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from pocket import SHARED, WORDS, pocket, saved_pocket
+from safetensors.torch import load_file, save_file
+
+from crashchat.core import CrashchatError
+from crashchat.features import encode_frames
+from crashchat.model import (
+    AdapterCard,
+    ModelCard,
+    add_adapter,
+    attention_for,
+    base_key,
+    load_model,
+    native_name,
+    new_adapter,
+    read_card,
+    save_adapter,
+    train_tokenizer,
+)
+from crashchat.packing import collate, pack, token_losses
+from crashchat.preprocess import ClipInput, clip_prefix, encode_question
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(WORDS * 5)
+
+
+@pytest.mark.parametrize("tenths", range(0, 100, 7))
+def test_a_time_is_one_token_with_or_without_a_space(tokenizer, tenths):
+    time = f"{tenths / 10:.1f}"
+    for text in (f"{time} seconds", f"1.0 - {time}", f",Time {time}s:"):
+        assert time in [tokenizer.decode([token]) for token in tokenizer(text)["input_ids"]]
+
+
+@pytest.mark.parametrize("text", ["été 漢字 \U0001f697", "a  b\n\tc", "12.34.5", "", "<b>&amp;</b>", "10.5 - 99.9"])
+def test_any_text_survives_the_tokenizer(tokenizer, text):
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_a_model_survives_saving(tmp_path):
+    tokenizer, model = pocket()
+    loaded = load_model(saved_pocket(tmp_path / "pocket"), device="cpu")
+    ids = torch.tensor([tokenizer("Was there a crash?")["input_ids"]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model(input_ids=ids).logits, model(input_ids=ids).logits, rtol=0, atol=0)
+    assert loaded.card.notice and "simulated" in loaded.card.notice
+    assert [p.name for p in tmp_path.iterdir()] == ["pocket"]
+
+
+def test_what_is_no_videollama3_is_refused(tmp_path):
+    folder = saved_pocket(tmp_path / "pocket")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
+    with pytest.raises(CrashchatError, match=r"config.json: model_type='llama'"):
+        load_model(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(CrashchatError, match="config.json: no such file"):
+        load_model(folder)
+    with pytest.raises(CrashchatError, match="no such checkpoint folder"):
+        load_model(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("damage", ["missing", "extra", "shape", "truncated"])
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path, damage):
+    folder = saved_pocket(tmp_path / "pocket")
+    path, name = folder / "model.safetensors", "model.projector.readout.0.bias"
+    weights = load_file(path)
+    if damage == "missing":
+        del weights[name]
+    elif damage == "extra":
+        weights["model.projector.stray"] = weights[name].clone()
+        name = "model.projector.stray"
+    elif damage == "shape":
+        weights[name] = weights[name][:-1].clone()
+    save_file(weights, path, {"format": "pt"})
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+        name = ""
+    with pytest.raises(CrashchatError, match=name) as refused:
+        load_model(folder)
+    assert "\n" not in str(refused.value) and str(folder) in str(refused.value)
+
+
+def test_a_malformed_card_is_refused(tmp_path):
+    (tmp_path / "crashchat.json").write_text('{"name": "x", "colour": "red"}')
+    with pytest.raises(CrashchatError, match="colour"):
+        read_card(tmp_path, "x")
+    assert read_card(tmp_path / "none", "VideoLLaMA3-7B") == ModelCard("VideoLLaMA3-7B", 10.0, 96, 10240, 16, True, None)
+
+
+def test_attention_is_chosen_not_crashed_on():
+    assert attention_for("cpu")["text_config"] == "sdpa"
+    assert attention_for("cuda", packed=True)["text_config"] == "sdpa"
+
+
+def tuned_pocket(tmp_path):
+    "An adapter with random weights, on disk and in memory."
+    _, model = pocket()
+    key = base_key(model)
+    tuned = new_adapter(model, rank=4, alpha=8, dropout=0.0)
+    torch.manual_seed(1)
+    for name, tensor in tuned.named_parameters():
+        if tensor.requires_grad:
+            torch.nn.init.normal_(tensor, std=0.1)
+    card = AdapterCard("mine", "heterogeneous_multitask", "pocket", key, "crashchat", {"crash_recognition": "Crash?"})
+    save_adapter(tmp_path / "adapter", tuned, card)
+    return tuned.eval(), card
+
+
+def test_an_adapter_survives_saving_and_peft_alone_can_load_it(tmp_path):
+    tuned, card = tuned_pocket(tmp_path)
+    ids = torch.tensor([[5, 6, 7]])
+    features = torch.randn(12, 96)
+    ours, theirs = pocket()[1], pocket()[1]
+    assert add_adapter(ours, tmp_path / "adapter") == card
+    theirs = PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
+    with torch.no_grad():
+        wanted = tuned(input_ids=ids).logits
+        torch.testing.assert_close(ours(input_ids=ids).logits, wanted)
+        torch.testing.assert_close(theirs(input_ids=ids).logits, wanted)
+        assert (pocket()[1](input_ids=ids).logits - wanted).abs().max() > 0.01
+        projector = tuned.get_base_model().model.projector
+        torch.testing.assert_close(ours.model.projector(features), projector(features))
+        assert (pocket()[1].model.projector(features) - projector(features)).abs().max() > 0.01
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path):
+    tuned_pocket(tmp_path)
+    with pytest.raises(CrashchatError, match="another base model"):
+        add_adapter(pocket(seed=1)[1], tmp_path / "adapter")
+    with pytest.raises(CrashchatError, match="no such file"):
+        add_adapter(pocket()[1], tmp_path / "absent")
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(CrashchatError, match="cannot be loaded"):
+        add_adapter(pocket()[1], tmp_path / "adapter")
+
+
+def test_lora_stays_in_the_language_model_and_the_projector_is_whole():
+    tuned = new_adapter(pocket()[1], rank=4, alpha=8, dropout=0.0)
+    trained = {name for name, tensor in tuned.named_parameters() if tensor.requires_grad}
+    assert len([name for name in trained if "lora_" in name]) == 4 * 7 * 2
+    assert all("language_model" in name or "projector" in name for name in trained)
+    assert len([name for name in trained if "projector" in name]) == 4
+
+
+def test_original_names_translate():
+    assert native_name("model.vision_encoder.vision_encoder.embeddings.x") == "model.vision_model.embeddings.x"
+    assert native_name("model.mm_projector.readout.2.bias") == "model.projector.readout.2.bias"
+    assert native_name("model.norm.weight") == "model.language_model.norm.weight"
+    assert native_name("lm_head.weight") == "lm_head.weight"
+
+
+@pytest.mark.skipif(not (SHARED / "reference").is_dir(), reason="the recordings of the original are not here")
+def test_the_original_layout_gives_the_original_features_and_loss():
+    folder = SHARED / "reference" / "model"
+    recorded, text = np.load(folder / "parity_base.npz"), json.loads((folder / "parity_text.json").read_text())
+    base = load_model(folder / "original_hf_style", device="cpu")
+    kept = torch.tensor(recorded["keep_mask"]).view(12, -1)
+    clip = ClipInput(torch.tensor(recorded["pixel_values"]), (12, 6, 12), kept, recorded["timestamps"])
+    features = encode_frames(base.model, clip)
+    with torch.no_grad():
+        visual = base.model.model.projector(features).numpy()
+    np.testing.assert_allclose(visual, recorded["visual_features"][recorded["keep_mask"]], atol=1e-5)
+    prefix = clip_prefix(clip.times_s.tolist(), kept.sum(-1).tolist(), base.tokenizer, base.model.config.video_token_id)
+    question = encode_question(text["question"], text["answer"], base.tokenizer)
+    losses, _ = token_losses(base.model, collate([pack(prefix, [question])], [features], 0))
+    assert losses.mean().item() == pytest.approx(recorded["train_loss"].item(), abs=1e-4)

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+from crashchat.core import CrashchatError, read_jsonl
+from crashchat.model import load_model
+from crashchat.pretrain import (
+    FIRST_SEED,
+    FPS,
+    PretrainConfig,
+    Stage,
+    frame_count,
+    lesson,
+    pretrain,
+    rate_at,
+    small_frames,
+    window_start,
+)
+from crashchat.simulate import draw_scenario, scenario_truth, state_at
+
+
+def test_every_step_has_a_stage_and_a_rate():
+    config = PretrainConfig()
+    lengths = [config.stage_at(step).frames for step in range(config.steps)]
+    assert lengths == sum(([stage.frames] * stage.steps for stage in config.stages), [])
+    rates = [rate_at(step, config) for step in range(config.steps)]
+    assert 0 < rates[0] < 0.02 and max(rates) == 1.0 and rates[-1] == pytest.approx(0.02, abs=0.01)
+    assert rates[config.steps - config.stages[-1].steps - 1] == 1.0
+
+
+def crash(wanted=True):
+    for index in range(200):
+        scenario = draw_scenario(FIRST_SEED + index)
+        if (scenario.crash is not None) == wanted:
+            return scenario
+    raise AssertionError("no such scenario among 200")
+
+
+def test_a_whole_clip_is_asked_what_the_annotations_say():
+    scenario = crash()
+    said = dict(lesson(scenario, 0, frame_count(scenario), np.random.default_rng(0)))
+    truth = scenario_truth(scenario)
+    assert said["Event?"] == truth["crash_description"] and said["Any contact?"] == "yes"
+    assert said["Contact at?"] == f"{scenario.crash.start_s:.1f}"
+    assert f"{said['Crash from, to?']} seconds" == truth["crash_localization"] if "Crash from, to?" in said else True
+    assert dict(lesson(crash(False), 0, 20, np.random.default_rng(0)))["Event?"] == "none"
+
+
+def test_a_windows_clock_starts_at_zero_and_a_cut_crash_has_no_interval():
+    scenario = crash()
+    first = 4
+    for frames in range(4, frame_count(scenario) - first):
+        said = dict(lesson(scenario, first, frames, np.random.default_rng(frames)))
+        for question, answer in said.items():
+            if question.startswith("State at "):
+                moment = float(question.removeprefix("State at ").rstrip("?"))
+                assert answer == state_at(scenario, first / FPS + round(moment * FPS) / FPS)
+        end_s = (first + frames) / FPS
+        if scenario.crash.end_s > end_s:
+            assert "Crash from, to?" not in said
+        if "Crash from, to?" in said:
+            assert said["Crash from, to?"].split(" - ")[0] == f"{scenario.crash.start_s - first / FPS:.1f}"
+
+
+def test_windows_stay_inside_the_clip():
+    scenario, rng = crash(), np.random.default_rng(0)
+    count = frame_count(scenario)
+    for frames in (2, 4, 8, 16, count):
+        starts = [window_start(scenario, frames, count, rng) for _ in range(200)]
+        assert min(starts) >= 0 and max(starts) <= count - frames
+
+
+def test_frames_are_the_models_size_and_the_same_for_a_seed():
+    frames = small_frames(FIRST_SEED)
+    assert frames.shape == (32, 84, 112, 3) and frames.dtype == np.uint8
+    count = frame_count(draw_scenario(FIRST_SEED))
+    assert frames[:count].std() > 10 and not frames[count:].any()
+    assert (small_frames(FIRST_SEED) == frames).all()
+
+
+def test_a_tiny_pretraining_runs_resumes_and_loads(tmp_path):
+    config = PretrainConfig(clips=6, processes=1, warmup_steps=2, stages=(Stage(2, 20, 4), Stage(0, 5, 2)))
+    model = load_model(pretrain(tmp_path / "run", config), device="cpu")
+    assert model.card.name == "pocket"
+    rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [25]
+    pretrain(tmp_path / "run", config)  # finished: nothing left to do
+    assert read_jsonl(tmp_path / "run" / "metrics.jsonl") == rows
+    with pytest.raises(CrashchatError, match="other settings"):
+        pretrain(tmp_path / "run", PretrainConfig(clips=7))
