@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Parameters', 'limit_threads', 'ParameterCommand', 'parameter_pairs', 'train', 'evaluate', 'clips_given',
-           'answer_lines', 'answer_clips', 'pocket_model', 'ask', 'demo', 'workbench', 'package_rows', 'machine_rows',
+           'answers_text', 'answer_clips', 'pocket_model', 'ask', 'demo', 'workbench', 'package_rows', 'machine_rows',
            'project_rows', 'doctor', 'main']
 
 # %% ../nbs/41_cli.ipynb #6b2d6c0d
@@ -111,7 +111,7 @@ def clips_given(
     return found
 
 
-def answer_lines(
+def answers_text(
     answers: Sequence[Answer],  # about one clip
 ) -> str:
     "One line a task: its title, the answer, and the model's confidence where there is one."
@@ -143,7 +143,7 @@ def answer_clips(
             print(f"  refused: {error}")
             rows = [{"case_id": str(clip), "error": str(error)}]
         else:
-            print(answer_lines(answers), flush=True)
+            print(answers_text(answers), flush=True)
             rows = [answer.row() for answer in answers]
         if json_file is not None:
             append_jsonl(json_file, rows)
@@ -192,8 +192,10 @@ def ask(
 def demo():
     "Make the demo set, train one adapter, evaluate it, answer one clip, write runs/demo/report.html; then reuse all of it."
     from crashchat.demo import demo as run_demo
+    from crashchat.runs import project_root
 
     limit_threads()
+    os.chdir(project_root())
     run_demo()
 
 

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['PROFILES', 'Control', 'COLUMNS', 'TEXT_TASKS', 'HEADLINES', 'GRID_S', 'MOST_TEXTS', 'Constant', 'PUBLISHED_WHO',
            'PUBLISHED_SOURCE', 'PUBLISHED_DATA', 'PUBLISHED', 'EvalConfig', 'check_config', 'task_names',
-           'resolve_eval_config', 'Asked', 'asked_tasks', 'setting_of', 'answer_rows', 'predict', 'truth_of',
-           'tally_of', 'tally_rows', 'tidy', 'score', 'Fraction', 'choose', 'best_text', 'best_yes_no', 'best_time',
-           'span_sums', 'best_span', 'best_constants', 'constant_tally', 'constants', 'published_scores', 'verdict_on',
-           'compare_to_constants', 'limited', 'clip_lengths', 'absent_bert', 'evaluate', 'write_scores', 'read_scores']
+           'resolve_eval_config', 'Asked', 'asked_tasks', 'setting_of', 'answer_rows', 'given_answer', 'predict',
+           'truth_of', 'tally_of', 'tally_rows', 'tidy', 'score', 'Fraction', 'choose', 'best_text', 'best_yes_no',
+           'best_time', 'span_sums', 'best_span', 'best_constants', 'constant_tally', 'constants', 'published_scores',
+           'verdict_on', 'compare_to_constants', 'limited', 'clip_lengths', 'absent_bert', 'evaluate', 'write_scores',
+           'read_scores']
 
 # %% ../nbs/21_evaluate.ipynb #f3c82295
 import random
@@ -184,6 +185,13 @@ def answer_rows(
     return [{**given[task].row(), **extra, "error": None} for task in tasks]
 
 
+def given_answer(
+    row: Mapping[str, Any],  # from `predict`
+) -> Answer | None:          # None for a clip that could not be read
+    "The answer in a row."
+    return None if row["error"] else Answer.from_row({field.name: row[field.name] for field in fields(Answer)})
+
+
 def predict(
     analyst: Asked,            # anything with `ask`
     cases: Sequence[Case],     # annotated clips
@@ -299,13 +307,12 @@ def score(
     bert_layer: int = BERT_LAYER,
 ) -> "pd.DataFrame":  # COLUMNS; percentile intervals of 95 %
     "Score predictions; a clip without a row counts as failed. Raises CrashchatError if an annotation does not parse."
-    names = [field.name for field in fields(Answer)]
     given = {(row["case_id"], row["task"]): row for row in rows}
     found = []
     for task in tasks:
         asked = [case for case in cases if task in asked_tasks(case, tasks)]
         here = [given.get((case.case_id, task), {"error": "no answer"}) for case in asked]
-        values = [None if row["error"] else Answer.from_row({name: row[name] for name in names}).value for row in here]
+        values = [answer.value if (answer := given_answer(row)) else None for row in here]
         failed = 0 if reading == "published" else sum(row["error"] is not None for row in here)
         tallies = [tally_of(task, asked, values, reading)]
         if bert is not None and task in TEXT_TASKS:
@@ -510,10 +517,10 @@ def verdict_on(
 ) -> str:
     "How the model stands to the best constant, in words."
     if model[1] > constant[2]:
-        return "better than the best constant by more than the intervals"
+        return "beats the best constant, intervals apart"
     if model[1] > constant[0]:
-        return "better than the best constant's value; the intervals touch"
-    return "not better than the best constant"
+        return "beats the best constant, intervals touch"
+    return "does not beat the best constant"
 
 
 def compare_to_constants(

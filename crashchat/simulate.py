@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['Colour', 'SIZES', 'LANE_M', 'BUMPER_M', 'EGO_WIDTH_M', 'LAST_CHANCE_S', 'OUTCOMES', 'PAINTS', 'CLOTHES', 'BRIGHT',
-           'CARGO', 'KINDS', 'CAUSES', 'WEATHERS', 'LIGHTS', 'PLACES', 'Part', 'INK', 'EYE_M', 'FOCAL', 'HORIZON',
-           'SKY', 'GRASS', 'Stroke', 'DEPTHS_M', 'Drawer', 'Sprite', 'CLIP_FPS', 'CLIP_WIDTH_PX', 'CLIP_HEIGHT_PX',
-           'SOURCE', 'BLOCK', 'MOST_SETS', 'Curve', 'Actor', 'Clock', 'draw_clock', 'after_impact', 'travel', 'held',
-           'approach', 'follow', 'Play', 'as_colour', 'paint_for', 'road_edges', 'side_name', 'choose_crossing',
-           'ego_speeds', 'play_rear_end', 'play_crossing', 'play_cut_in', 'play_cut_across', 'onlooker',
-           'play_side_hit', 'play_drift', 'play_bike_rear_end', 'play_oncoming_pedestrian', 'play_loss_of_control',
-           'Kind', 'Roadside', 'Scenario', 'reach', 'ego_reach', 'apart', 'candidate', 'draw_traffic', 'draw_roadside',
-           'draw_scenario', 'scenario_truth', 'state_at', 'ego_motion_at', 'visible_actors', 'Shape', 'car_shape',
-           'truck_shape', 'bike_shape', 'pedestrian_shape', 'shape_of', 'View', 'toned', 'sky_of', 'look', 'backdrop',
-           'strips', 'patches', 'ground_layer', 'roadside_sprite', 'posed', 'lit_lamps', 'actor_sprite', 'shadow_of',
-           'glow_of', 'crash_sprite', 'bonnet', 'weather_layer', 'grain', 'render', 'write_clip', 'clip_seed',
-           'clip_name', 'Recipe', 'claim_folder', 'write_missing', 'make_set']
+           'CARGO', 'KINDS', 'CAUSES', 'WEATHERS', 'LIGHTS', 'PLACES', 'Pair', 'Point', 'Part', 'INK', 'EYE_M', 'FOCAL',
+           'HORIZON', 'SKY', 'GRASS', 'Stroke', 'DEPTHS_M', 'Drawer', 'Sprite', 'Piece', 'CLIP_FPS', 'CLIP_WIDTH_PX',
+           'CLIP_HEIGHT_PX', 'SOURCE', 'BLOCK', 'MOST_SETS', 'Curve', 'Actor', 'Clock', 'draw_clock', 'after_impact',
+           'travel', 'held', 'approach', 'follow', 'Play', 'as_colour', 'paint_for', 'road_edges', 'side_name',
+           'choose_crossing', 'ego_speeds', 'play_rear_end', 'play_crossing', 'play_cut_in', 'play_cut_across',
+           'onlooker', 'play_side_hit', 'play_drift', 'play_bike_rear_end', 'play_oncoming_pedestrian',
+           'play_loss_of_control', 'Kind', 'Roadside', 'Scenario', 'reach', 'ego_reach', 'apart', 'candidate',
+           'draw_traffic', 'draw_roadside', 'draw_scenario', 'scenario_truth', 'state_at', 'ego_motion_at',
+           'visible_actors', 'Shape', 'ShapeBuilder', 'mirrored', 'car_shape', 'truck_shape', 'bike_shape',
+           'pedestrian_shape', 'shape_of', 'View', 'toned', 'sky_of', 'look', 'backdrop', 'strips', 'patches',
+           'ground_layer', 'house_sprite', 'roadside_sprite', 'posed', 'lit_lamps', 'outlined', 'actor_sprite',
+           'shadow_of', 'glow_of', 'wreck_drift', 'splinters', 'crash_sprite', 'bonnet', 'weather_layer', 'grain',
+           'render', 'write_clip', 'clip_seed', 'clip_name', 'Recipe', 'claim_folder', 'write_missing', 'make_set']
 
 # %% ../nbs/05_simulate.ipynb #9f670852
 import io
@@ -24,8 +25,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from types import MappingProxyType
@@ -875,6 +875,8 @@ def visible_actors(
     return tuple(sorted(seen))
 
 # %% ../nbs/05_simulate.ipynb #c3d79127
+Pair = tuple[float, float]
+Point = tuple[float, float, float]
 Part = tuple[str, tuple[int, ...], str, float]  # "face" or "disc", vertex numbers, colour name, shade or radius in metres
 
 
@@ -884,65 +886,70 @@ class Shape:
 
     points: np.ndarray                                       # float [N,3]: x, y, z in metres; z forward
     swing: np.ndarray                                        # float [N,3]: how far each point moves with the stride
-    groups: tuple[tuple[int, np.ndarray, tuple[Part, ...]], ...]  # layer, centre, parts; a group is drawn as a whole
+    groups: tuple[tuple[int, tuple[Part, ...]], ...]         # layer and parts; a group is drawn as a whole, farther ones first
 
 # %% ../nbs/05_simulate.ipynb #a62619f1
-class _Builder:
+class ShapeBuilder:
     "Collects the boxes of one shape."
 
     def __init__(self):
         self.points: list[tuple[float, float, float]] = []
         self.swing: list[tuple[float, float, float]] = []
-        self.groups: list[tuple[int, np.ndarray, list[Part]]] = []
+        self.groups: list[tuple[int, list[Part]]] = []
 
-    def add(self, points, swing=(0.0, 0.0, 0.0)) -> tuple[int, ...]:
+    def add(self, points: list[Point], swing: Point = (0.0, 0.0, 0.0)) -> tuple[int, ...]:
         "Take points, give their numbers."
         first = len(self.points)
         self.points += points
         self.swing += [swing] * len(points)
         return tuple(range(first, first + len(points)))
 
-    def box(self, x, y, z, colours, layer=0, taper=(0.0, 0.0), swing=None):
-        "A box between pairs x, y, z; colours of rear, front, sides and top; the top shrinks by taper (sideways, along)."
-        rear, front, side, top = colours
+    def box(self, x: Pair, y: Pair, z: Pair, colours: tuple[str, str, str, str], layer: int = 0, taper: Pair = (0.0, 0.0),
+            swing: Point = (0.0, 0.0, 0.0)):
+        "A box between pairs of metres; colours of rear, front, sides and top; the top shrinks by taper (sideways, along)."
         (x0, x1), (y0, y1), (z0, z1), (tx, tz) = x, y, z, taper
-        low = self.add([(x0, y0, z0), (x1, y0, z0), (x1, y0, z1), (x0, y0, z1)], swing or (0.0, 0.0, 0.0))
-        high = self.add([(x0 + tx, y1, z0 + tz), (x1 - tx, y1, z0 + tz), (x1 - tx, y1, z1 - tz), (x0 + tx, y1, z1 - tz)])
-        a, b, c, d = low
-        e, f, g, h = high
-        parts: list[Part] = [("face", (a, b, f, e), rear, 0.85), ("face", (c, d, h, g), front, 0.9), ("face", (d, a, e, h), side, 0.7),
-                             ("face", (b, c, g, f), side, 0.7), ("face", (e, f, g, h), top, 1.12)]
-        self.groups.append((layer, np.array([(x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2]), parts))
+        a, b, c, d = self.add([(x0, y0, z0), (x1, y0, z0), (x1, y0, z1), (x0, y0, z1)], swing)
+        e, f, g, h = self.add([(x0 + tx, y1, z0 + tz), (x1 - tx, y1, z0 + tz), (x1 - tx, y1, z1 - tz), (x0 + tx, y1, z1 - tz)])
+        faces = ((a, b, f, e), (c, d, h, g), (d, a, e, h), (b, c, g, f), (e, f, g, h))
+        looks = zip(faces, (*colours[:2], colours[2], *colours[2:]), (0.85, 0.9, 0.7, 0.7, 1.12), strict=True)
+        self.groups.append((layer, [("face", face, colour, shade) for face, colour, shade in looks]))
 
-    def plate(self, x, y, z, colour, front=False):
+    def plate(self, x: Pair, y: Pair, z: float, colour: str, front: bool = False):
         "A rectangle painted on the rear or the front of the last box."
-        (x0, x1), (y0, y1) = x, y
-        corners = [(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)]
-        self.groups[-1][2].append(("face", self.add(corners[::-1] if front else corners), colour, 1.0))
+        corners = [(x[0], y[0], z), (x[1], y[0], z), (x[1], y[1], z), (x[0], y[1], z)]
+        self.groups[-1][1].append(("face", self.add(corners[::-1] if front else corners), colour, 1.0))
 
-    def wheel(self, x, z, radius, both=False):
-        "An eight-sided wheel on a side of the last box."
+    def wheel(self, x: float, z: float, radius: float, both: bool = False):
+        "An eight-sided wheel on a side of the last box, or seen from both sides."
         ring = [(x, radius + radius * math.sin(a), z + radius * math.cos(a)) for a in np.arange(8) * math.pi / 4]
-        faces = [ring, ring[::-1]] if both else [ring if x > 0 else ring[::-1]]
-        for face in faces:
-            self.groups[-1][2].append(("face", self.add(face), "rubber", 1.0))
+        for face in [ring, ring[::-1]] if both else [ring if x > 0 else ring[::-1]]:
+            self.groups[-1][1].append(("face", self.add(face), "rubber", 1.0))
 
-    def disc(self, x, y, z, radius, colour, layer=2):
+    def disc(self, x: float, y: float, z: float, radius: float, colour: str, layer: int = 2):
         "A ball."
-        self.groups.append((layer, np.array([x, y, z]), [("disc", self.add([(x, y, z)]), colour, radius)]))
+        self.groups.append((layer, [("disc", self.add([(x, y, z)]), colour, radius)]))
 
     def shape(self) -> Shape:
         "The finished shape."
-        return Shape(np.array(self.points), np.array(self.swing), tuple((a, b, tuple(c)) for a, b, c in self.groups))
+        return Shape(np.array(self.points), np.array(self.swing), tuple((layer, tuple(parts)) for layer, parts in self.groups))
+
+# %% ../nbs/05_simulate.ipynb #6d52e007
+def mirrored(
+    side: int,     # -1 left, 1 right
+    inner: float,  # metres from the middle
+    outer: float,
+) -> Pair:         # from left to right
+    "The span of something that is there on both sides."
+    return (inner, outer) if side > 0 else (-outer, -inner)
 
 # %% ../nbs/05_simulate.ipynb #e108d220
 def car_shape() -> Shape:
     "A hatchback: body, cabin, wheels, lights."
-    made = _Builder()
+    made = ShapeBuilder()
     made.box((-0.9, 0.9), (0.28, 0.92), (-2.15, 2.15), ("paint", "paint", "paint", "paint"))
     for side in (-1, 1):
-        made.plate(sorted((side * 0.86, side * 0.48)), (0.58, 0.86), -2.16, "tail")
-        made.plate(sorted((side * 0.84, side * 0.5)), (0.55, 0.76), 2.16, "lamp", front=True)
+        made.plate(mirrored(side, 0.48, 0.86), (0.58, 0.86), -2.16, "tail")
+        made.plate(mirrored(side, 0.5, 0.84), (0.55, 0.76), 2.16, "lamp", front=True)
         for z in (-1.35, 1.35):
             made.wheel(side * 0.91, z, 0.34)
     made.plate((-0.26, 0.26), (0.5, 0.64), -2.16, "white")
@@ -954,18 +961,18 @@ def car_shape() -> Shape:
 
 def truck_shape() -> Shape:
     "A box truck: cab, load, wheels, lights low at the rear."
-    made = _Builder()
+    made = ShapeBuilder()
     made.box((-1.15, 1.15), (0.5, 2.7), (1.9, 3.75), ("cab", "cab", "cab", "cab"), taper=(0.05, 0.1))
     made.plate((-1.0, 1.0), (1.55, 2.4), 3.7, "glass", front=True)
     for side in (-1, 1):
-        made.plate(sorted((side * 1.05, side * 0.65)), (0.7, 1.0), 3.76, "lamp", front=True)
+        made.plate(mirrored(side, 0.65, 1.05), (0.7, 1.0), 3.76, "lamp", front=True)
         made.wheel(side * 1.17, 2.7, 0.5)
     made.box((-1.2, 1.2), (0.95, 3.4), (-3.75, 1.75), ("paint", "paint", "paint", "paint"))
     made.plate((-0.04, 0.04), (1.0, 3.3), -3.76, "rubber")
     made.plate((-1.1, 1.1), (1.0, 1.16), -3.76, "stripe")
     made.box((-1.15, 1.15), (0.5, 0.95), (-3.7, 1.9), ("rubber", "rubber", "rubber", "rubber"), layer=-1)
     for side in (-1, 1):
-        made.plate(sorted((side * 1.12, side * 0.62)), (0.6, 0.9), -3.77, "tail")
+        made.plate(mirrored(side, 0.62, 1.12), (0.6, 0.9), -3.77, "tail")
         for z in (-2.6, -1.5):
             made.wheel(side * 1.17, z, 0.5)
     return made.shape()
@@ -975,43 +982,43 @@ def bike_shape(
     motor: bool,  # a motorbike, else a bicycle
 ) -> Shape:
     "A two-wheeler with its rider."
-    made = _Builder()
+    made = ShapeBuilder()
     half, radius = (0.75, 0.33) if motor else (0.55, 0.34)
     for z in (-half, half):
         width = 0.09 if motor else 0.04
-        made.box((-width, width), (0.02, 2 * radius), (z - 0.2, z + 0.2), ("rubber",) * 4)
+        made.box((-width, width), (0.02, 2 * radius), (z - 0.2, z + 0.2), ("rubber", "rubber", "rubber", "rubber"))
         made.wheel(0.0, z, radius, both=True)
     if motor:
         made.box((-0.24, 0.24), (0.4, 0.92), (-0.85, 0.75), ("paint", "paint", "paint", "paint"), layer=1, taper=(0.05, 0.15))
         made.plate((-0.16, 0.16), (0.66, 0.9), -0.86, "tail")
         made.plate((-0.14, 0.14), (0.62, 0.86), 0.77, "lamp", front=True)
         for side in (-1, 1):
-            made.box(sorted((side * 0.18, side * 0.36)), (0.35, 0.85), (-0.3, 0.25), ("boot",) * 4, layer=1)
-        made.box((-0.3, 0.3), (0.85, 1.42), (-0.5, -0.05), ("leather",) * 4, layer=2, taper=(0.04, 0.0))
+            made.box(mirrored(side, 0.18, 0.36), (0.35, 0.85), (-0.3, 0.25), ("boot", "boot", "boot", "boot"), layer=1)
+        made.box((-0.3, 0.3), (0.85, 1.42), (-0.5, -0.05), ("leather", "leather", "leather", "leather"), layer=2, taper=(0.04, 0.0))
         made.disc(0.0, 1.6, -0.1, 0.2, "helmet", layer=3)
     else:
-        made.box((-0.04, 0.04), (0.55, 0.85), (-0.5, 0.5), ("frame",) * 4, layer=1)
+        made.box((-0.04, 0.04), (0.55, 0.85), (-0.5, 0.5), ("frame", "frame", "frame", "frame"), layer=1)
         for side in (-1, 1):
-            made.box(sorted((side * 0.06, side * 0.18)), (0.25, 0.95), (-0.25, 0.0), ("skin",) * 4, layer=1,
+            made.box(mirrored(side, 0.06, 0.18), (0.25, 0.95), (-0.25, 0.0), ("skin", "skin", "skin", "skin"), layer=1,
                      swing=(0.0, 0.12 * side, 0.12 * side))
         made.plate((-0.05, 0.05), (0.62, 0.74), -0.62, "tail")
-        made.box((-0.25, 0.25), (0.95, 1.5), (-0.3, 0.15), ("paint",) * 4, layer=2, taper=(0.03, 0.0))
+        made.box((-0.25, 0.25), (0.95, 1.5), (-0.3, 0.15), ("paint", "paint", "paint", "paint"), layer=2, taper=(0.03, 0.0))
         made.disc(0.0, 1.68, 0.05, 0.15, "skin", layer=3)
     return made.shape()
 
 # %% ../nbs/05_simulate.ipynb #fbe15b8e
 def pedestrian_shape() -> Shape:
     "A person with swinging legs and arms."
-    made = _Builder()
+    made = ShapeBuilder()
     for side in (-1, 1):
-        made.box(sorted((side * 0.02, side * 0.2)), (0.0, 0.9), (-0.1, 0.1), ("trousers",) * 4, swing=(0.0, 0.0, 0.42 * side))
-        made.box(sorted((side * 0.25, side * 0.36)), (0.75, 1.4), (-0.07, 0.07), ("paint",) * 4, swing=(0.0, 0.0, -0.3 * side))
-    made.box((-0.26, 0.26), (0.85, 1.48), (-0.15, 0.15), ("paint",) * 4, layer=1)
+        made.box(mirrored(side, 0.02, 0.2), (0.0, 0.9), (-0.1, 0.1), ("trousers", "trousers", "trousers", "trousers"), swing=(0.0, 0.0, 0.42 * side))
+        made.box(mirrored(side, 0.25, 0.36), (0.75, 1.4), (-0.07, 0.07), ("paint", "paint", "paint", "paint"), swing=(0.0, 0.0, -0.3 * side))
+    made.box((-0.26, 0.26), (0.85, 1.48), (-0.15, 0.15), ("paint", "paint", "paint", "paint"), layer=1)
     made.disc(0.0, 1.66, 0.0, 0.16, "skin")
     return made.shape()
 
 
-@lru_cache(maxsize=None)
+@cache
 def shape_of(
     kind: str,  # a key of SIZES
 ) -> Shape:
@@ -1057,9 +1064,8 @@ class View:
         depth: np.ndarray,    # metres ahead of the camera
     ) -> tuple[np.ndarray, np.ndarray]:  # pixel columns and rows
         "Where points appear. Points behind the camera are pushed to just in front of it."
-        near = np.maximum(depth, 0.35)
+        near, focal = np.maximum(depth, 0.35), FOCAL * self.width_px
         extra = (slice(None),) + (None,) * (near.ndim - 1)
-        focal = FOCAL * self.width_px
         bend = self.scenario.curvature / 2 * np.maximum(depth, 0.0) ** 2
         column = self.width_px / 2 + self.shift_x[extra] + focal * (x + bend) / near
         row = HORIZON * self.height_px + self.shift_y[extra] + focal * (EYE_M - y) / near
@@ -1253,43 +1259,53 @@ def ground_layer(
 Sprite = tuple[np.ndarray, Drawer]  # depth [T], metres; how to draw it
 
 
+def house_sprite(
+    view: View,
+    thing: Roadside,
+) -> Sprite:
+    "A house with two rows of windows along the road; they are lit after dark."
+    size, dark, ego_z = thing.size, view.scenario.light != "day", view.ego_z
+    high, deep = 5.0 * size + thing.shade[0] % 5, 9.0 * math.copysign(1.0, thing.x)
+    near, far = thing.z, thing.z + 8.0 * size
+
+    def outline(*corners: tuple[float, float, float]) -> list[list[float]]:
+        spots = [view.project(np.full_like(ego_z, x), np.full_like(ego_z, y), z - ego_z) for x, y, z in corners]
+        return np.stack([value for spot in spots for value in spot], axis=-1).tolist()
+
+    x = thing.x
+    wall = outline((x, 0.0, near), (x, high, near), (x, high, far), (x, 0.0, far))
+    face = outline((x, 0.0, near), (x, high, near), (x + deep, high, near), (x + deep, 0.0, near))
+    panes = [outline((x, low, near), (x, low + 1.3, near), (x, low + 1.3, far), (x, low, far)) for low in (1.2, 3.8)]
+    paint = (150 + thing.shade[1] * 2, 130 + thing.shade[2], 110 + thing.shade[0])
+
+    def draw(pen: ImageDraw.ImageDraw, t: int) -> None:
+        tone = view.tone(float(near - ego_z[t]) + 3.0)
+        pen.polygon(face[t], fill=toned(paint, tone, 0.75))
+        pen.polygon(wall[t], fill=toned(paint, tone))
+        for pane in panes:
+            pen.polygon(pane[t], fill=toned((235, 200, 120), (1 - (1 - tone[0]) * 0.7, *tone[1:])) if dark else toned((70, 82, 96), tone))
+
+    return far - ego_z, draw
+
+# %% ../nbs/05_simulate.ipynb #a4d1407b
 def roadside_sprite(
     view: View,
     thing: Roadside,
 ) -> Sprite:
     "A tree, post, sign, bush or house."
     depth = thing.z - view.ego_z
-    s, w = thing.size, view.width_px
-    column, foot = view.project(np.full_like(depth, thing.x), np.zeros_like(depth), depth)
-    scale = FOCAL * w / np.maximum(depth, 0.35)
-    far = depth + 8.0 * s
     if thing.kind == "house":
-        high, deep = 5.0 * s + thing.shade[0] % 5, 9.0 * math.copysign(1.0, thing.x)
-        corner = [view.project(np.full_like(depth, x), np.full_like(depth, y), d) for x, y, d in (
-            (thing.x, 0.0, depth), (thing.x, high, depth), (thing.x, high, far), (thing.x, 0.0, far),
-            (thing.x + deep, 0.0, depth), (thing.x + deep, high, depth))]
-        rows = [[view.project(np.full_like(depth, thing.x), np.full_like(depth, y), d) for y, d in (
-            (low, depth), (low + 1.3, depth), (low + 1.3, far), (low, far))] for low in (1.2, 3.8)]
-        wall, face, panes = (np.stack([v for i in order for v in group[i]], axis=-1).tolist() for group, order in (
-            (corner, (0, 1, 2, 3)), (corner, (0, 1, 5, 4)), ([p for row in rows for p in row], range(8))))
-        paint = [150 + thing.shade[1] * 2, 130 + thing.shade[2], 110 + thing.shade[0]]
-        lamp = (235, 200, 120) if view.scenario.light != "day" else (70, 82, 96)
-
-        def house(pen: ImageDraw.ImageDraw, t: int) -> None:
-            tone = view.tone(float(depth[t]) + 3.0)
-            pen.polygon(face[t], fill=toned(paint, tone, 0.75))
-            pen.polygon(wall[t], fill=toned(paint, tone))
-            for part in (panes[t][:8], panes[t][8:]):
-                pen.polygon(part, fill=toned(lamp, (1 - (1 - tone[0]) * 0.7, *tone[1:]) if view.scenario.light != "day" else tone))
-
-        return far, house
-
+        return house_sprite(view, thing)
+    s = thing.size
+    column, foot = view.project(np.full_like(depth, thing.x), np.zeros_like(depth), depth)
+    scale = FOCAL * view.width_px / np.maximum(depth, 0.35)
     leaf = (40 + thing.shade[0], 88 + thing.shade[1], 40 + thing.shade[2] // 2)
+    arm = min(0.0, -math.copysign(1.3, thing.x))
     forms: dict[str, list[tuple[str, float, float, float, float, Sequence[int]]]] = {  # left, right, low, high in metres
         "tree": [("box", -0.18, 0.18, 0.0, 2.2 * s, (92, 70, 52)), ("ball", -1.7 * s, 1.7 * s, 1.6 * s, 5.0 * s, leaf),
                  ("ball", -1.1 * s, 0.7 * s, 3.0 * s, 5.6 * s, [c + 16 for c in leaf])],
         "bush": [("ball", -1.1 * s, 1.1 * s, -0.2, 1.3 * s, leaf)],
-        "post": [("box", -0.09, 0.09, 0.0, 5.5, (92, 94, 98)), ("box", *sorted((0.0, -math.copysign(1.3, thing.x))), 5.4, 5.6, (92, 94, 98))],
+        "post": [("box", -0.09, 0.09, 0.0, 5.5, (92, 94, 98)), ("box", arm, arm + 1.3, 5.4, 5.6, (92, 94, 98))],
         "sign": [("box", -0.05, 0.05, 0.0, 2.0, (140, 140, 140)), ("ball", -0.42, 0.42, 1.9, 2.75, (200, 40, 40)),
                  ("ball", -0.28, 0.28, 2.05, 2.6, (240, 240, 240))],
     }
@@ -1330,27 +1346,40 @@ def lit_lamps(
     hazard = (t >= actor.hazard_s) & ((t - actor.hazard_s) % 0.8 < 0.5) if actor.hazard_s is not None else t < 0
     return brake, hazard
 
-# %% ../nbs/05_simulate.ipynb #54766236
+# %% ../nbs/05_simulate.ipynb #828e3e3d
+Piece = tuple[str, list[list[float]], str, float, list[bool], int]  # as in Part, but outlines in pixels [T]; whether seen [T]
+
+
+def outlined(
+    view: View,
+    shape: Shape,
+    points: np.ndarray,  # float [T,N,3] from `posed`
+) -> list[tuple[int, np.ndarray, list[Piece]]]:  # layer, depth [T] and pieces of each group
+    "The faces of a shape in pixels, and which of them are seen from outside."
+    depth = points[..., 2] - view.ego_z[:, None]
+    flat = np.stack(view.project(points[..., 0], points[..., 1], depth), axis=-1)
+    groups = []
+    for layer, parts in shape.groups:
+        pieces: list[Piece] = []
+        for what, index, colour, value in parts:
+            a, b, c = (flat[:, index[k % len(index)]] for k in range(3))
+            turned = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0] < 0
+            seen = turned if what == "face" else depth[:, index[0]] > 0.5
+            pieces.append((what, flat[:, list(index)].reshape(len(flat), -1).tolist(), colour, value, seen.tolist(), index[0]))
+        corners = sorted({number for part in parts for number in part[1]})
+        groups.append((layer, depth[:, corners].mean(1), pieces))
+    return groups
+
+# %% ../nbs/05_simulate.ipynb #6c76f4c3
 def actor_sprite(
     view: View,
     actor: Actor,
 ) -> Sprite:
     "A vehicle or a person."
-    shape = shape_of(actor.kind)
-    points = posed(actor, shape, view.times_s)
+    points = posed(actor, shape_of(actor.kind), view.times_s)
     depth = points[..., 2] - view.ego_z[:, None]
-    column, row = view.project(points[..., 0], points[..., 1], depth)
-    flat = np.stack([column, row], axis=-1)
+    groups = outlined(view, shape_of(actor.kind), points)
     focal = FOCAL * view.width_px
-    groups = []
-    for layer, centre, parts in shape.groups:
-        nearest = int(np.argmin(((shape.points - centre) ** 2).sum(1)))
-        pieces = []
-        for what, index, colour, value in parts:
-            a, b, c = (flat[:, index[k % len(index)]] for k in range(3))
-            outside = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0] < 0 if what == "face" else depth[:, index[0]] > 0.5
-            pieces.append((what, flat[:, list(index)].reshape(len(flat), -1).tolist(), colour, value, outside.tolist(), index[0]))
-        groups.append((layer, depth[:, list({i for part in parts for i in part[1]})].mean(1) if len(parts) > 1 else depth[:, nearest], pieces))
     shadow, glows = shadow_of(view, actor, points), glow_of(view, actor, points)
     middle = actor.z.at(view.times_s) - view.ego_z
     ink = {**INK, "paint": actor.paint}
@@ -1397,7 +1426,7 @@ def shadow_of(
                                 z - across * np.sin(yaw) + ahead * np.cos(yaw) - view.ego_z)
     return np.stack(corners, axis=-1).tolist()
 
-# %% ../nbs/05_simulate.ipynb #6c76f4c3
+# %% ../nbs/05_simulate.ipynb #004cdfba
 def glow_of(
     view: View,
     actor: Actor,
@@ -1406,7 +1435,7 @@ def glow_of(
     "The halo of lights: columns, rows, radii in pixels and colours with opacity, for a frame and which lights are on."
     if actor.kind in ("pedestrian", "cyclist"):
         return lambda t, brake, hazard: []
-    parts = [part for _, _, group in shape_of(actor.kind).groups for part in group]
+    parts = [part for _, group in shape_of(actor.kind).groups for part in group]
     lamps = {name: [points[:, list(part[1])].mean(1) for part in parts if part[2] == name] for name in ("tail", "lamp")}
     placed = {name: [(*view.project(p[:, 0], p[:, 1], p[:, 2] - view.ego_z), p[:, 2] - view.ego_z) for p in found]
               for name, found in lamps.items()}
@@ -1426,53 +1455,69 @@ def glow_of(
 
     return glows
 
-# %% ../nbs/05_simulate.ipynb #a9944f6b
+# %% ../nbs/05_simulate.ipynb #443da285
+def wreck_drift(
+    scenario: Scenario,
+    times_s: np.ndarray,  # float [T]
+) -> np.ndarray:          # float [2,T]: x and z, metres
+    "How far those who crashed have slid since the contact, on average."
+    since = np.array([scenario.clock.start_s])
+    return np.mean([[curve.at(times_s) - curve.at(since) for curve in (a.x, a.z)] for a in scenario.play.actors], axis=0)
+
+
+def splinters(
+    scenario: Scenario,
+    times_s: np.ndarray,  # float [T]
+) -> tuple[np.ndarray, np.ndarray, list[Colour]]:  # places [3,T,N], half sizes [N], metres; colours [N]
+    "What flies off at the contact; all of it lies still when the crash ends."
+    rng, clock, count = np.random.default_rng([scenario.seed, 8]), scenario.clock, 18
+    centre_x, centre_z = scenario.play.impact
+    since, length = times_s - clock.start_s, clock.end_s - clock.start_s
+    way = rng.normal(0, 1.0, (count, 2)) * (1.9, 1.6) - (0.0, 0.4)
+    if scenario.ego_involved:  # they fly ahead of the ego-car, which would otherwise drive over them
+        rest_z = float(scenario.play.ego.at(np.array([clock.end_s]))[0]) + BUMPER_M
+        sideways = rng.choice([-0.8, 0.8], count)
+        way = np.stack([np.abs(way[:, 0]) * sideways, np.abs(way[:, 1]) + rest_z - centre_z + 1.3], axis=1)
+    else:
+        way = way + 0.7 * wreck_drift(scenario, np.array([clock.end_s]))[:, 0]
+    lift, size = rng.uniform(1.5, 4.2, count), rng.uniform(0.05, 0.16, count)
+    gone = (1 - np.exp(-4.0 * np.clip(since / length, 0, 1)))[:, None]
+    air = np.maximum(since, 0)[:, None]
+    height = np.where(air < lift / 4.9, 0.7 * np.exp(-2 * air) + lift * air - 4.9 * air**2, 0.03)
+    paints = [actor.paint for actor in scenario.play.actors] + [(40, 40, 44), (225, 235, 240)]
+    colours = [paints[int(k)] for k in rng.integers(len(paints), size=count)]
+    return np.stack([centre_x + way[:, 0] * gone, np.maximum(height, 0.03), centre_z + way[:, 1] * gone]), size, colours
+
+# %% ../nbs/05_simulate.ipynb #187d3ff2
 def crash_sprite(
     view: View,
 ) -> Sprite | None:
     "Splinters and dust; None for a clip without a crash."
-    scenario = view.scenario
+    scenario, ego = view.scenario, view.scenario.ego_involved
     if scenario.crash is None:
         return None
-    rng = np.random.default_rng([scenario.seed, 8])
-    centre_x, centre_z = scenario.play.impact
-    since = view.times_s - scenario.crash.start_s
-    length, count = scenario.crash.length_s, 18
-    way = rng.normal(0, 1.0, (count, 2)) * (1.9, 1.6) - (0.0, 0.4)
-    if scenario.ego_involved:  # they fly ahead of the ego-car, which would otherwise drive over them
-        rest_z = float(scenario.play.ego.at(np.array([scenario.crash.end_s]))[0]) + BUMPER_M
-        way = np.abs(way) * (rng.choice([-0.8, 0.8], count)[:, None] * (1, 0) + (0, 1)) + (0.0, rest_z - centre_z + 1.3)
-    lift, size = rng.uniform(1.5, 4.2, count), rng.uniform(0.05, 0.16, count)
-    gone = (1 - np.exp(-4.0 * np.clip(since / length, 0, 1)))[:, None]
-    x, z = centre_x + way[:, 0] * gone, centre_z + way[:, 1] * gone
-    air = np.maximum(since, 0)[:, None]
-    y = np.where(air < lift / 4.9, 0.7 * np.exp(-2 * air) + lift * air - 4.9 * air**2, 0.03)
-    paints = [actor.paint for actor in scenario.play.actors] + [(40, 40, 44), (225, 235, 240)]
-    paint = [paints[int(k)] for k in rng.integers(len(paints), size=count)]
-    moved = np.mean([[curve.at(np.append(view.times_s, scenario.crash.end_s)) - curve.at(np.array([scenario.crash.start_s]))
-                      for curve in (actor.x, actor.z)] for actor in scenario.play.actors], axis=0)  # [2,T+1]
-    if not scenario.ego_involved:
-        x, z = x + moved[0, -1] * 0.7 * gone, z + moved[1, -1] * 0.7 * gone
-        centre_x = centre_x + moved[0, :-1]
-    middle = np.full_like(since, BUMPER_M + 0.6) if scenario.ego_involved else centre_z + moved[1, :-1] - view.ego_z
-    column, row = view.project(x, np.maximum(y, 0.03), z - view.ego_z[:, None])
-    scale = FOCAL * view.width_px / np.maximum(z - view.ego_z[:, None], 0.6)
-    cloud = rng.normal(0, 1.0, (7, 3)) * ((0.8, 0.3, 0.2) if scenario.ego_involved else (0.9, 0.35, 0.3)) + (0.0, 0.7, 0.0)
-    grown = (0.3 if scenario.ego_involved else 0.35) + (0.5 if scenario.ego_involved else 0.9) * np.sqrt(np.clip(since / length, 0, 1))
-    puff = [view.project(np.full_like(since, px) + centre_x, np.full_like(since, abs(py)), np.maximum(middle + pz, 1.7)) for px, py, pz in cloud]
-    haze = np.clip(190 * np.minimum(1.0, 1.25 * (1 - since / length)), 0, 190)
+    since, length, focal = view.times_s - scenario.crash.start_s, scenario.crash.length_s, FOCAL * view.width_px
+    (x, y, z), size, colours = splinters(scenario, view.times_s)
+    column, row = view.project(x, y, z - view.ego_z[:, None])
+    half = np.maximum(size * focal / np.maximum(z - view.ego_z[:, None], 0.6), 0.6)
+    boxes = np.stack([column - half, row - half, column + half, row + half], axis=-1).tolist()
+    drift_x, drift_z = wreck_drift(scenario, view.times_s)
+    centre_x = scenario.play.impact[0] + (0.0 if ego else drift_x)
+    middle = np.full_like(since, BUMPER_M + 0.6) if ego else scenario.play.impact[1] + drift_z - view.ego_z
+    cloud = np.random.default_rng([scenario.seed, 13]).normal(0, 1.0, (7, 3)) * ((0.8, 0.3, 0.2) if ego else (0.9, 0.35, 0.3))
+    puffs = [view.project(px + centre_x, np.full_like(since, abs(0.7 + py)), np.maximum(middle + pz, 1.7)) for px, py, pz in cloud]
+    grown = (0.3 if ego else 0.35) + (0.5 if ego else 0.9) * np.sqrt(np.clip(since / length, 0, 1))
+    haze = np.clip(95 * np.minimum(1.0, 1.25 * (1 - since / length)), 0, 95)
 
     def draw(pen: ImageDraw.ImageDraw, t: int) -> None:
         if since[t] < 0:
             return
         tone = view.tone(float(middle[t]))
-        for k in range(count):
-            half = max(size[k] * scale[t, k], 0.6)
-            pen.rectangle((column[t, k] - half, row[t, k] - half, column[t, k] + half, row[t, k] + half), fill=toned(paint[k], tone))
-        if since[t] < length:
-            for k, (px, py) in enumerate(puff):
-                r = (0.7 + 0.08 * k) * grown[t] * FOCAL * view.width_px / max(float(middle[t]), 2.6)
-                pen.ellipse((px[t] - r, py[t] - r, px[t] + r, py[t] + r), fill=(*toned((196, 188, 176), tone), int(haze[t] * 0.5)))
+        for box, colour in zip(boxes[t], colours, strict=True):
+            pen.rectangle(box, fill=toned(colour, tone))
+        for k, (px, py) in enumerate(puffs if since[t] < length else ()):
+            radius = (0.7 + 0.08 * k) * grown[t] * focal / max(float(middle[t]), 2.6)
+            pen.ellipse((px[t] - radius, py[t] - radius, px[t] + radius, py[t] + radius), fill=(*toned((196, 188, 176), tone), int(haze[t])))
 
     return np.maximum(middle - 2.0, 0.9), draw
 
@@ -1550,7 +1595,7 @@ def render(
         frames[t] = np.clip(np.asarray(frame) + noise[dy:dy + height_px, dx:dx + width_px], 0, 255)
     return frames
 
-# %% ../nbs/05_simulate.ipynb #c604e89c
+# %% ../nbs/05_simulate.ipynb #4dc195e4
 CLIP_FPS, CLIP_WIDTH_PX, CLIP_HEIGHT_PX = 10, 448, 336
 
 
@@ -1564,7 +1609,7 @@ def write_clip(
     times_s = np.arange(round(scenario.duration_s * CLIP_FPS)) / CLIP_FPS
     memory = io.BytesIO()
     with av.open(memory, "w", format="mp4") as file:
-        stream = file.add_stream("libx264", rate=CLIP_FPS, options={"crf": "20", "preset": "veryfast"})
+        stream = file.add_stream("libx264", rate=CLIP_FPS, options={"crf": "26", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = CLIP_WIDTH_PX, CLIP_HEIGHT_PX, "yuv420p"
         stream.codec_context.thread_count = 1
         for pixels in render(scenario, times_s, CLIP_WIDTH_PX, CLIP_HEIGHT_PX):

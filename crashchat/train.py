@@ -303,7 +303,7 @@ def arguments(
         lr_scheduler_type="cosine", warmup_steps=round(config.warmup_ratio * steps), weight_decay=config.weight_decay,
         per_device_train_batch_size=config.clips_per_pass, per_device_eval_batch_size=config.clips_per_pass,
         gradient_accumulation_steps=passes, bf16=config.precision == "bf16", use_cpu=not on_gpu,
-        gradient_checkpointing=config.gradient_checkpointing, eval_strategy="steps", save_strategy="steps",
+        activation_checkpointing=config.gradient_checkpointing, eval_strategy="steps", save_strategy="steps",
         eval_steps=config.eval_steps, save_steps=config.eval_steps, save_total_limit=2, load_best_model_at_end=True,
         metric_for_best_model="eval_loss", logging_steps=max(1, min(10, config.eval_steps)), report_to="none",
         remove_unused_columns=False, label_names=["labels"], dataloader_pin_memory=on_gpu,

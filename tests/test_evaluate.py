@@ -337,12 +337,12 @@ def row(metric: str, who: str, value: float, low: float, high: float) -> dict:
 
 
 @pytest.mark.parametrize(("metric", "model", "constant", "beaten", "words"), [
-    ("mIoU", (0.6, 0.5, 0.7), (0.3, 0.2, 0.4), True, "by more than the intervals"),
+    ("mIoU", (0.6, 0.5, 0.7), (0.3, 0.2, 0.4), True, "intervals apart"),
     ("mIoU", (0.6, 0.35, 0.7), (0.3, 0.2, 0.4), False, "intervals touch"),
-    ("mIoU", (0.6, 0.25, 0.7), (0.3, 0.2, 0.4), False, "not better"),
-    ("MAE [s]", (0.5, 0.4, 0.6), (1.0, 0.8, 1.2), True, "by more than the intervals"),
+    ("mIoU", (0.6, 0.25, 0.7), (0.3, 0.2, 0.4), False, "does not beat"),
+    ("MAE [s]", (0.5, 0.4, 0.6), (1.0, 0.8, 1.2), True, "intervals apart"),
     ("MAE [s]", (0.5, 0.4, 0.9), (1.0, 0.8, 1.2), False, "intervals touch"),
-    ("MAE [s]", (1.5, 1.4, 1.6), (1.0, 0.8, 1.2), False, "not better"),
+    ("MAE [s]", (1.5, 1.4, 1.6), (1.0, 0.8, 1.2), False, "does not beat"),
 ])
 def test_comparison_knows_which_way_is_better(metric, model, constant, beaten, words):
     frame = ev.tidy([row(metric, "model", *model), row(metric, "best constant", *constant), row(metric, "black frames", *constant)])

@@ -81,7 +81,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path, damage):
     save_file(weights, path, {"format": "pt"})
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-1000])
-        name = ""
+        name = "cannot be loaded"
     with pytest.raises(CrashchatError, match=name) as refused:
         load_model(folder)
     assert "\n" not in str(refused.value) and str(folder) in str(refused.value)
@@ -105,7 +105,7 @@ def tuned_pocket(tmp_path):
     key = base_key(model)
     tuned = new_adapter(model, rank=4, alpha=8, dropout=0.0)
     torch.manual_seed(1)
-    for name, tensor in tuned.named_parameters():
+    for tensor in tuned.parameters():
         if tensor.requires_grad:
             torch.nn.init.normal_(tensor, std=0.1)
     card = AdapterCard("mine", "heterogeneous_multitask", "pocket", key, "crashchat", {"crash_recognition": "Crash?"})

@@ -11,7 +11,16 @@ import pytest
 
 from crashchat import player as player_module
 from crashchat.core import CrashchatError, Span
-from crashchat.player import BrowserClip, ClipWidget, LaneMark, LaneSpan, Player, browser_clip, plays_in_browser, write_proxy
+from crashchat.player import (
+    BrowserClip,
+    ClipWidget,
+    LaneMark,
+    LaneSpan,
+    Player,
+    browser_clip,
+    plays_in_browser,
+    write_proxy,
+)
 from crashchat.video import probe
 
 

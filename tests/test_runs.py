@@ -1,6 +1,7 @@
 "Parameters are refused before anything starts, a run has one writer, and the same command continues what was killed."
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,9 @@ with recorded_run(toy(), config, origins, run_dir) as folder:
         append_jsonl(folder / "metrics.jsonl", [{"row": row}])
         print("row", row, file=sys.stderr, flush=True)
         time.sleep(config.pause_s)
+from tqdm.auto import tqdm
+for _ in tqdm([1, 2], desc="toy bar"):
+    pass
 print("all rows")
 """
 
@@ -232,11 +236,15 @@ def test_launch_runs_the_notebook_and_shows_what_it_writes(toy, capfd):
     folder = runs.launch(toy, {"rows": "3"})
     assert [row["row"] for row in read_jsonl(folder / "metrics.jsonl")[1:]] == [0, 1, 2]
     shown = capfd.readouterr()
-    assert "all rows" in shown.out and "row 2" in shown.err and "encryption" not in shown.err
+    assert "all rows" in shown.out and "row 2" in shown.err
+    assert re.search(r"toy bar: 100%.*2/2", shown.err), "a widget instead of a text bar"
+    for noise in ("encryption", "unknown parameter", "Unable to parse"):
+        assert noise not in shown.err
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.json", "finished.json", "metrics.jsonl", "provenance.json", "toy.ipynb", "writer.lock"]
     executed = nbformat.read(folder / "toy.ipynb", 4)
     assert ["injected-parameters"] in [cell.metadata.get("tags") for cell in executed.cells]
+    assert "widgets" not in executed.metadata
 
 
 def test_a_finished_equal_run_is_reused_only_on_request(toy):

@@ -8,9 +8,7 @@ import time
 from dataclasses import fields
 
 import pytest
-import torch
 from pocket import saved_pocket, write_video
-from safetensors.torch import load_file
 
 from crashchat.cases import write_cases
 from crashchat.core import Case, CrashchatError, read_jsonl
@@ -98,18 +96,15 @@ def test_the_loss_falls_and_the_adapter_answers(place, tmp_path):
 
 @pytest.mark.parametrize("average", ["tokens", "questions"])
 def test_accumulating_clip_by_clip_is_one_large_pass(place, tmp_path, average):
-    adapters = []
+    reports = []
     for clips_per_pass in (4, 1):  # four clips a step either way
-        config = smoke(
-            place, max_steps=2, eval_steps=2, batch_questions=10, clips_per_pass=clips_per_pass, average=average,
-            learning_rate=1e-2, warmup_ratio=0.0,
-        )
-        adapters.append(load_file(train(config, tmp_path / str(clips_per_pass)).adapter / "adapter_model.safetensors"))
-    moved = 0.0
-    for name, tensor in adapters[0].items():
-        torch.testing.assert_close(tensor, adapters[1][name], rtol=1e-3, atol=2e-4)
-        moved = max(moved, tensor.abs().max().item() if "lora_B" in name else 0.0)
-    assert moved > 5e-3  # lora_B starts at zero: something was learnt
+        config = smoke(place, max_steps=2, eval_steps=1, batch_questions=10, clips_per_pass=clips_per_pass, average=average)
+        train(config, tmp_path / str(clips_per_pass))
+        rows = read_jsonl(tmp_path / str(clips_per_pass) / "metrics.jsonl")
+        reports.append([(row["loss"], row["grad_norm"]) for row in rows if "loss" in row])
+    assert len(reports[0]) == 2 and min(reports[0][0]) > 0.01
+    for whole, accumulated in zip(*reports, strict=True):
+        assert accumulated == pytest.approx(whole, rel=1e-3)
 
 
 def test_a_clip_that_cannot_be_read_stops_the_run_before_it_starts(place, tmp_path):

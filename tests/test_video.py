@@ -236,6 +236,14 @@ def test_decord_failing_midway_hands_over_to_pyav(plain, monkeypatch, caplog):
     assert "out of luck" in caplog.text
 
 
+def test_decord_gets_only_clips_that_fit_whole(plain, monkeypatch):
+    monkeypatch.setattr(video, "DECODED_AHEAD_BYTES", 20 * 96 * 128 * 3 - 1)
+    assert probe(plain).reader == "PyAV: decord might hold 0 MiB of decoded frames"
+    assert shades(read_frames(plain, Sampling(10, 4))) == [0, 6, 12, 19]
+    monkeypatch.setattr(video, "DECODED_AHEAD_BYTES", 20 * 96 * 128 * 3)
+    assert probe(plain).reader == "decord"
+
+
 def test_whole_frames_are_never_held_together(tmp_path):
     path = draw(tmp_path / "a.mp4", frames=24, width=640, height=480)
     for force_pyav in (False, True):

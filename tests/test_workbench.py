@@ -12,7 +12,16 @@ from crashchat import workbench as workbench_module
 from crashchat.core import Answer, Case, CrashchatError, Span
 from crashchat.player import LaneMark, LaneSpan
 from crashchat.tasks import ALL, OWN_QUESTIONS, TASKS
-from crashchat.workbench import Asked, Workbench, analyst_html, ask_together, detail_html, origin_of, summary_html, timeline
+from crashchat.workbench import (
+    Asked,
+    Workbench,
+    analyst_html,
+    ask_together,
+    detail_html,
+    origin_of,
+    summary_html,
+    timeline,
+)
 
 TEXTS = {
     "crash_recognition": "Yes", "crash_description": "car hits truck", "causal_reasoning": "Too fast.",

@@ -1,0 +1,232 @@
+"Reports are whole, need nothing from elsewhere, and show hostile text as text."
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+
+from crashchat import evaluate as ev
+from crashchat import report
+from crashchat.core import Answer, Case, CrashchatError, Span, append_jsonl, write_json
+from crashchat.tasks import ALL, TASKS
+
+EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
+CRASH = {"crash_recognition": "Yes", "crash_description": "car hits truck", "causal_reasoning": "The driver looks away.",
+         "prevention_reasoning": "Drivers should look ahead.", "pre_crash_localization": "0.8 seconds",
+         "crash_localization": "1.2 - 1.8 seconds"}
+
+
+class Page(HTMLParser):
+    "Tags, addresses and visible text of a page."
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.addresses, self.words, self.handlers = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "action", "data", "poster", "srcset")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def write_clip(path: Path) -> Path:
+    "Two seconds of a moving square."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for i in range(20):
+            picture = np.zeros((64, 96, 3), np.uint8)
+            picture[20:40, 3 * i : 3 * i + 20] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def answers_about(case: Case, **texts: str) -> list[Answer]:
+    "An answer a task; as annotated where nothing else is given."
+    said = {**CRASH, **texts}
+    return [Answer(case.case_id, task, TASKS[task].question, said[task], TASKS[task].parse(said[task]), "fake", "lora", "4fps<=32")
+            for task in ALL]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clips") / "videos" / "a.mp4")
+
+
+def checked(path: Path) -> Page:
+    "The page, after checking that it needs nothing from elsewhere and runs nothing."
+    page = Page(path.read_text())
+    assert page.addresses and all(address.startswith("data:image/") for address in page.addresses)
+    assert not {"script", "iframe", "object", "embed", "link", "form"} & set(page.tags) and not page.handlers
+    assert "default-src 'none'" in path.read_text()
+    assert not re.search(r"@import|url\(", path.read_text())
+    return page
+
+
+def test_case_report_shows_everything_about_a_case(clip, tmp_path):
+    case = Case("videos/a", clip, CRASH, source="simulated")
+    given = answers_about(case, crash_localization="1.2 - 2.0 seconds", pre_crash_localization="soon", causal_reasoning="No idea.")
+    given.append(Answer(case.case_id, "free", "What colour is the car?", "white", "white", "fake", "lora", "4fps<=32", 0.8125))
+    path = report.case_report(case, given, tmp_path / "case.html", notice="The fake knows nothing.")
+    page = checked(path)
+    assert page.text.startswith("Case videos/a") and "The fake knows nothing." in page.text
+    for task, row in TASKS.items():
+        assert row.title in page.text and row.question in page.text and CRASH[task] in page.text
+    for words in ("IoU 0.75", "could not be read; counts as wrong", "No idea.", "as annotated", "What colour is the car?", "white",
+                  "confidence 0.81", "Answered by fake, lora, frames 4fps<=32.", "2.0 s, from simulated"):
+        assert words in page.text
+    frames = [address for address in page.addresses if address.startswith("data:image/jpeg")]
+    assert len(frames) == 8 and base64.b64decode(frames[0].split(",")[1])[:2] == b"\xff\xd8"
+    drawn = next(base64.b64decode(address.split(",")[1]).decode() for address in page.addresses if "svg" in address)
+    assert "#0072B2" in drawn and "#D55E00" in drawn and "crash 1.2 – 1.8 s" in drawn
+
+
+def test_hostile_text_stays_text(tmp_path):
+    video = write_clip(tmp_path / "videos" / "<img src=x onerror=alert(1)>.mp4")
+    case = Case(f"videos/{EVIL}", video, {**CRASH, "crash_description": f"truth {EVIL}"}, source=f"source {EVIL}")
+    given = [Answer(case.case_id, "crash_description", f"question {EVIL}", f"answer {EVIL}", f"answer {EVIL}", f"model {EVIL}",
+                    f"adapter {EVIL}", f"sampling {EVIL}")]
+    path = report.case_report(case, given, tmp_path / "case.html", notice=f"notice {EVIL}")
+    page = checked(path)
+    for word in ("truth", "source", "question", "answer", "model", "adapter", "sampling", "notice"):
+        assert f"{word} {EVIL}" in page.text
+    assert "<img src=x onerror=alert(1)>.mp4" in page.text and "<script" not in path.read_text()
+
+
+def test_hostile_files_of_a_run_stay_text(tmp_path):
+    run = tmp_path / "run"
+    write_json(run / "config.json", {"app": EVIL, "values": {EVIL: {"value": f"value {EVIL}", "from": EVIL}}, "data": None})
+    write_json(run / "provenance.json", {"packages": {"torch": f"version {EVIL}"}})
+    rows = [{"task": "crash_recognition", "metric": "accuracy", "value": 0.5, "low": 0.4, "high": 0.6, "clips": 4, "unparsed": 0,
+             "failed": 0, "who": who, "note": f"note {EVIL}"} for who in ("model", "best constant", EVIL)]
+    write_json(run / "scores.json", rows)
+    failed = Answer(f"clip {EVIL}", "crash_recognition", "", "", None, "fake")
+    append_jsonl(run / "predictions.jsonl", [{**failed.row(), "control": "none", "setting": "", "error": f"reason {EVIL}"}])
+    page = checked(report.run_report(run))
+    for word in ("value", "version", "note", "clip", "reason"):
+        assert f"{word} {EVIL}" in page.text
+
+
+def test_a_clip_that_cannot_be_read_leaves_its_reason(tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    path = report.case_report(Case("broken", broken, CRASH), [], tmp_path / "case.html")
+    page = checked(path)
+    assert "The clip cannot be read." in page.text and "broken.mp4" in page.text and "not asked" in page.text
+    assert not any("jpeg" in address for address in page.addresses)
+
+
+def test_a_clip_without_annotation_and_answers(clip, tmp_path):
+    page = checked(report.case_report(Case("videos/a", clip), [], tmp_path / "case.html"))
+    assert "Nothing was asked about this clip and nothing is annotated." in page.text
+
+
+def test_answers_about_another_case_are_refused(clip, tmp_path):
+    case = Case("videos/a", clip, CRASH)
+    with pytest.raises(CrashchatError, match="case_id='videos/b'"):
+        report.case_report(case, answers_about(Case("videos/b", clip)), tmp_path / "case.html")
+    with pytest.raises(CrashchatError, match="case_id='videos/b'"):
+        report.run_report(tmp_path, [case], answers_about(Case("videos/b", clip)))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Fake:
+    "Right about the clip; with black frames always the same."
+
+    name, adapter_name, sampling = "fake", "lora", "4fps<=32"
+
+    def ask(self, clip, tasks=ALL, *, black=False):
+        said = CRASH if black else {**CRASH, **clip.truth}
+        return [Answer(clip.case_id, task, TASKS[task].question, said[task], TASKS[task].parse(said[task]), self.name) for task in tasks]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, clip) -> tuple[Path, list[Case]]:
+    folder = tmp_path_factory.mktemp("runs") / "evaluate-test-demo"
+    normal = {task: TASKS[task].normal_answer for task in ALL if TASKS[task].normal_answer}
+    cases = [Case(f"videos/{i}", clip, {**CRASH, "crash_localization": f"{1 + i / 10:.1f} - {1.6 + i / 10:.1f} seconds"} if i % 2 else normal,
+                  split="test") for i in range(10)]
+    ev.evaluate(ev.EvalConfig(control="black", bootstrap=50), Fake(), cases, folder)
+    write_json(folder / "config.json", {"app": "evaluate", "values": {"seed": {"value": 7, "from": "override"}}, "data": "12ab34cd"})
+    write_json(folder / "provenance.json", {"git_revision": "0123abcd", "packages": {"torch": "2.13.0"}})
+    return folder, cases
+
+
+def test_run_report_shows_scores_charts_and_origin(run, tmp_path):
+    folder, cases = run
+    trained = tmp_path / "train-demo"
+    append_jsonl(trained / "metrics.jsonl", [{"step": 1, "epoch": 0.1, "loss": 2.0}, {"step": 2, "epoch": 0.2, "val_loss": 1.5}])
+    path = report.run_report(folder, cases, Fake().ask(cases[1]), train_dir=trained)
+    assert path == folder / "report.html"
+    page = checked(path)
+    for words in ("Run evaluate-test-demo", "pre-crash localization MAE [s]", "black frames fall back to it", "BERTScore: absent: switched off",
+                  "seed 7 override", "git_revision 0123abcd", "packages torch 2.13.0", "Case videos/1", "best constant"):
+        assert words in page.text
+    drawn = [base64.b64decode(address.split(",")[1]).decode() for address in page.addresses if "svg" in address]
+    titles = ("Scores beside black frames", "How well the crash is located", "Share of clips located", "Training", "When it happened")
+    assert len(drawn) == 5 and all(any(title in one for one in drawn) for title in titles)
+    scores = ev.read_scores(folder / "scores.json")
+    value = scores[(scores.task == "crash_recognition") & (scores.metric == "macro F1") & (scores.who == "best constant")].iloc[0]
+    assert f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]" in page.text
+    assert "arXiv" not in page.text  # the published rows do not stand beside other clips
+
+
+def test_published_rows_are_shown_when_the_run_has_them(run, tmp_path):
+    folder, cases = run
+    real = [Case(case.case_id, case.video, case.truth, "Nexar", "test") for case in cases]
+    rows = ev.predict(Fake(), real, ALL, folder / "predictions.jsonl")
+    ours = ev.score(rows, real, who="model, published reading", reading="published", bootstrap=20)
+    (tmp_path / "run").mkdir()
+    ev.write_scores(tmp_path / "run" / "scores.json", pd.concat([ours, ev.published_scores(real)]))
+    page = checked(report.run_report(tmp_path / "run"))
+    assert "arXiv 2512.18878" in page.text and "Qwen3-VL-32B, zero-shot 0.1897 0.2883 0.1368 0.0284" in page.text
+    assert "model, published reading 1.0000 1.0000 1.0000 1.0000" in page.text
+
+
+def test_overlaps_count_an_unread_answer_as_zero(run, tmp_path):
+    folder, cases = run
+    frame = report.overlap_frame(folder, cases)
+    assert (frame[frame.who == "model"].iou == 1).all() and len(frame[frame.who == "model"]) == 5
+    mumbled = Answer("videos/1", "crash_localization", "?", "soon", None, "fake")
+    read = Answer("videos/3", "crash_localization", "?", "1.3 - 1.9 seconds", Span(1.3, 1.9), "fake")
+    append_jsonl(tmp_path / "predictions.jsonl", [{**one.row(), "control": "none", "setting": "", "error": None} for one in (mumbled, read)])
+    assert report.overlap_frame(tmp_path, cases).iou.tolist() == [0.0, 1.0]
+
+
+def test_a_folder_without_results_still_gives_a_page(tmp_path):
+    path = report.run_report(tmp_path)
+    page = Page(path.read_text())
+    assert "No scores stand beside a constant" in page.text and "holds no config.json" in page.text
+    append_jsonl(tmp_path / "metrics.jsonl", [{"step": 1, "loss": 2.0}])
+    assert len(Page(report.run_report(tmp_path).read_text()).addresses) == 1  # a training run: curves, no scores
+
+
+def test_missing_and_damaged_runs_are_named(tmp_path):
+    with pytest.raises(CrashchatError, match="no such run folder"):
+        report.run_report(tmp_path / "none")
+    (tmp_path / "scores.json").write_text("{")
+    with pytest.raises(CrashchatError, match="scores.json: is not JSON"):
+        report.run_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_pocket_model_is_announced(clip, tmp_path):
+    case = Case("videos/a", clip, CRASH)
+    said = [Answer("videos/a", "crash_recognition", "?", "Yes", True, "pocket")]
+    assert "simulated clips only" in Page(report.case_report(case, said, tmp_path / "a.html").read_text()).text
+    assert "simulated clips only" not in Page(report.case_report(case, answers_about(case), tmp_path / "b.html").read_text()).text
