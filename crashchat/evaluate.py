@@ -27,6 +27,7 @@ from crashchat.metrics import (
     BERT_LAYER,
     DESCRIPTIVE,
     LOWER_IS_BETTER,
+    Bert,
     Reading,
     Tally,
     bert_tally,
@@ -303,8 +304,7 @@ def score(
     reading: Reading = "honest",        # "published" repeats the published scripts
     bootstrap: int = 1000,              # resamples behind the intervals
     seed: int = 0,
-    bert: tuple[Any, Any] | None = None,  # from `metrics.load_bert`, for BERTScore
-    bert_layer: int = BERT_LAYER,
+    bert: Bert | None = None,           # from `metrics.load_bert`, for BERTScore
 ) -> "pd.DataFrame":  # COLUMNS; percentile intervals of 95 %
     "Score predictions; a clip without a row counts as failed. Raises CrashchatError if an annotation does not parse."
     given = {(row["case_id"], row["task"]): row for row in rows}
@@ -317,7 +317,7 @@ def score(
         tallies = [tally_of(task, asked, values, reading)]
         if bert is not None and task in TEXT_TASKS:
             texts = [value if isinstance(value, str) else None for value in values]
-            tallies.append(bert_tally(texts, [truth_of(case, task, str) for case in asked], bert, bert_layer, reading))
+            tallies.append(bert_tally(texts, [truth_of(case, task, str) for case in asked], bert, reading))
         for tally in tallies:
             found += tally_rows(task, tally, who, failed, "", bootstrap, seed)
     return tidy(found)
@@ -608,10 +608,10 @@ def evaluate(
     beside = published_scores(chosen, tasks) if config.published else None  # refuses the wrong data before hours are spent
     draws = {"tasks": tasks, "bootstrap": config.bootstrap or 1, "seed": config.seed}
     try:
-        bert, absent = (None, "switched off") if config.bert_model == "off" else (load_bert(str(config.bert_model)), None)
+        bert, absent = (None, "switched off") if config.bert_model == "off" else (load_bert(str(config.bert_model), config.bert_layer), None)
     except CrashchatError as error:
         bert, absent = None, str(error)
-    scoring = {**draws, "bert": bert, "bert_layer": config.bert_layer}
+    scoring = {**draws, "bert": bert}
     rows = predict(analyst, chosen, tasks, run / "predictions.jsonl")
     parts = [score(rows, chosen, **scoring)]
     if absent:

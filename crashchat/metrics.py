@@ -7,7 +7,7 @@ __all__ = ['Reading', 'LOWER_IS_BETTER', 'DESCRIPTIVE', 'ROUGE', 'THRESHOLDS', '
            'Tally', 'ratio', 'bootstrap_intervals', 'recognition_formula', 'recognition_tally', 'bleu_counts',
            'bleu_formula', 'rouge_scores', 'text_formula', 'text_tally', 'span_ious', 'span_iou', 'overlap_columns',
            'overlap_formula', 'localization_tally', 'tta_ious', 'pre_crash_formula', 'pre_crash_columns',
-           'pre_crash_tally', 'load_bert', 'match_tokens', 'bert_embeddings', 'bert_formula', 'bert_tally']
+           'pre_crash_tally', 'Bert', 'load_bert', 'match_tokens', 'bert_embeddings', 'bert_formula', 'bert_tally']
 
 # %% ../nbs/20_metrics.ipynb #0ebacb19
 from collections import Counter
@@ -295,19 +295,33 @@ def pre_crash_tally(
 BERT_MODEL, BERT_LAYER = "roberta-large", 17
 
 
+@dataclass(frozen=True)
+class Bert:
+    "A loaded model for BERTScore."
+
+    tokenizer: Any
+    model: Any   # in evaluation mode, on the CPU or the first GPU
+    layer: int   # index of the hidden state that is compared; 0 is the input embedding
+
+
 def load_bert(
     name: str = BERT_MODEL,   # hub name or folder
-) -> tuple[Any, Any]:         # tokenizer, model in evaluation mode on the CPU or the first GPU
-    "The model behind BERTScore. Raises CrashchatError if it cannot be loaded."
+    layer: int = BERT_LAYER,  # 17 for roberta-large
+) -> Bert:
+    "The model behind BERTScore. Raises CrashchatError if it cannot be loaded or has no such layer."
     try:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval().to(device)
+        found = Bert(AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval().to(device), layer)
     except (OSError, ValueError, ImportError) as error:  # no network, no such folder, not a model
         reason = str(error).strip().split("\n")[0]
         raise CrashchatError("BERTScore", f"model cannot be loaded: {reason}", "bert_model", name) from error
+    layers = found.model.config.num_hidden_layers
+    if not 0 <= layer <= layers:
+        raise CrashchatError("BERTScore", f"{name} has {layers} layers", "bert_layer", layer)
+    return found
 
 
 def match_tokens(
@@ -327,16 +341,13 @@ def match_tokens(
 # %% ../nbs/20_metrics.ipynb #fcd5fcef
 def bert_embeddings(
     texts: Sequence[str],      # distinct texts
-    bert: tuple[Any, Any],     # from `load_bert`
-    layer: int,                # index of the hidden state; 0 is the input embedding
+    bert: Bert,                # from `load_bert`
     batch: int = 64,           # texts at once
 ) -> dict[str, tuple[Any, Any]]:  # text -> unit-length embeddings [T,D], bool [T] of tokens that carry weight
-    "Contextual embeddings of each text. Raises CrashchatError if the model has no such layer."
+    "Contextual embeddings of each text."
     import torch
 
-    tokenizer, model = bert
-    if not 0 <= layer <= model.config.num_hidden_layers:
-        raise CrashchatError("BERTScore", f"model has {model.config.num_hidden_layers} layers", "layer", layer)
+    tokenizer, model = bert.tokenizer, bert.model
     longest = model.config.max_position_embeddings - 2  # RoBERTa counts positions from 2
     special = torch.tensor(tokenizer.all_special_ids)
     found = {}
@@ -345,7 +356,7 @@ def bert_embeddings(
         tokens = tokenizer([f" {text.strip()}" for text in part], padding=True, truncation=True, max_length=longest,
                            return_tensors="pt")
         with torch.inference_mode():
-            states = model(**tokens.to(model.device), output_hidden_states=True).hidden_states[layer].float().cpu()  # [B,T,D]
+            states = model(**tokens.to(model.device), output_hidden_states=True).hidden_states[bert.layer].float().cpu()  # [B,T,D]
         states = states / states.norm(dim=-1, keepdim=True)
         real = tokens["attention_mask"].cpu().bool()
         weighted = real & ~torch.isin(tokens["input_ids"].cpu(), special)
@@ -364,14 +375,13 @@ def bert_formula(
 def bert_tally(
     pred: Sequence[str | None],   # generated texts; None or blank where nothing was said
     truth: Sequence[str],         # annotated texts
-    bert: tuple[Any, Any],        # from `load_bert`
-    layer: int = BERT_LAYER,      # 17 for roberta-large
+    bert: Bert,                   # from `load_bert`
     reading: Reading = "honest",  # "published" leaves out pairs in which either side is blank
 ) -> Tally:
-    "Score texts by their meaning. Raises ValueError if the lengths differ, CrashchatError if the model has no such layer."
+    "Score texts by their meaning. Raises ValueError if the lengths differ."
     pairs = [((said or "").strip(), actual.strip()) for said, actual in zip(pred, truth, strict=True)]
     kept = pairs if reading == "honest" else [pair for pair in pairs if all(pair)]
-    known = bert_embeddings(sorted({text for pair in kept for text in pair if all(pair)}), bert, layer)
+    known = bert_embeddings(sorted({text for pair in kept for text in pair if all(pair)}), bert)
     scored: Mapping[tuple[str, str], tuple[float, float, float]] = {
         (said, actual): match_tokens(known[said][0], known[actual][0], known[said][1], known[actual][1])
         for said, actual in set(kept) if said and actual

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'PAGE', 'CASE', 'RUN', 'ORIGIN', 'data_uri', 'jpeg_uri', 'key_frames', 'reading_words', 'agreement',
-           'answer_lines', 'case_part', 'picture', 'notice_for', 'render_page', 'case_report', 'three', 'compared_rows',
-           'published_tables', 'overlap_frame', 'origin_tables', 'run_charts', 'run_part', 'run_report']
+           'answer_lines', 'case_part', 'picture', 'notice_for', 'render_page', 'case_report', 'value_and_interval',
+           'compared_rows', 'published_tables', 'overlap_frame', 'origin_tables', 'run_charts', 'run_part',
+           'run_report']
 
 # %% ../nbs/34_report.ipynb #a886bbf3
 import base64
@@ -155,22 +156,24 @@ def notice_for(
 
 # %% ../nbs/34_report.ipynb #f764e7b9
 STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 "DejaVu Sans", Helvetica, Arial, sans-serif; color: #1a1a1a; max-width: 980px; margin: 2rem auto; padding: 0 1.2rem; }
+:root { color-scheme: light; font-size: 15px; }
+body { font: 1rem/1.5 "DejaVu Sans", Helvetica, Arial, sans-serif; color: #1a1a1a; max-width: 980px; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .3rem; overflow-wrap: anywhere; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; overflow-wrap: anywhere; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } p { margin: .4rem 0; } .quiet { color: #555; font-size: .87rem; overflow-wrap: anywhere; }
 .notice { border-left: 5px solid #D55E00; background: #fdf1ea; padding: .6rem .9rem; margin: 1rem 0; }
 .fault { border-left: 5px solid #555; background: #f2f2f2; padding: .5rem .9rem; margin: .8rem 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-size: .87rem; margin: .5rem 0; } caption { text-align: left; color: #555; padding: .2rem 0; }
-th, td { text-align: left; vertical-align: top; padding: .34rem .55rem; border-bottom: 1px solid #ddd; overflow-wrap: anywhere; }
-th { font-weight: 600; background: #f6f6f6; } td.number, th.number { white-space: nowrap; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; vertical-align: top; padding: .34rem .55rem; border-bottom: 1px solid #ddd; }
+table.fixed { table-layout: fixed; } table.fixed td { overflow-wrap: anywhere; }
+th { font-weight: 600; background: #f6f6f6; } td.number, th.number, .whole { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .frames { display: grid; grid-template-columns: repeat(4, 1fr); gap: .5rem; margin: .8rem 0; }
 figure { margin: 0; } figcaption { font-size: .8rem; color: #555; } img { max-width: 100%; display: block; }
 .frames img { width: 100%; } .chart { margin: .8rem 0; }
 .truth { color: #0072B2; } .model { color: #b34f00; } .unread { color: #555; font-style: italic; } .good { font-weight: 600; color: #00664a; }
 details { margin: .8rem 0; } summary { cursor: pointer; color: #333; } pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; }
 @page { margin: 16mm; }
-@media print { body { margin: 0; max-width: none; font-size: 11px; } section.case { break-before: page; }
+@media (max-width: 640px) { .frames { grid-template-columns: repeat(2, 1fr); } .scroll { overflow-x: auto; } }
+@media print { :root { font-size: 11px; } body { margin: 0; max-width: none; } section.case { break-before: page; }
   tr, figure, .chart, .notice, .fault { break-inside: avoid; } h2, h3 { break-after: avoid; } details { display: none; } }
 """
 
@@ -193,7 +196,7 @@ CASE = """<section class="case">{% if run %}<h2>Case {{ part.case.case_id }}</h2
 {% if part.frames %}<div class="frames">{% for address, time_s in part.frames %}<figure><img src="{{ address }}" alt="frame at {{ "%.1f"|format(time_s) }} seconds"><figcaption>{{ "%.1f"|format(time_s) }} s</figcaption></figure>{% endfor %}</div>{% endif %}
 {% if part.timeline %}<img class="chart" src="{{ part.timeline }}" alt="Annotated and answered times on the clip's time axis">
 {% elif part.lines %}<p class="quiet">Nothing about this clip is placed in time: no crash annotated, none answered.</p>{% endif %}
-{% if part.lines %}<table><tr><th style="width:21%">question</th><th class="model" style="width:29%">model's answer</th><th style="width:21%">read as</th><th class="truth">annotated</th></tr>
+{% if part.lines %}<table class="fixed"><tr><th style="width:21%">question</th><th class="model" style="width:29%">model's answer</th><th style="width:21%">read as</th><th class="truth">annotated</th></tr>
 {% for line in part.lines %}<tr><td>{{ line.title }}{% if line.answer %}<br><span class="quiet">{{ line.answer.question }}</span>{% endif %}</td>
 <td>{% if line.answer %}{{ line.answer.text or "(nothing)" }}{% if line.answer.confidence is not none %}<br><span class="quiet">confidence {{ "%.2f"|format(line.answer.confidence) }}</span>{% endif %}{% else %}<span class="unread">not asked</span>{% endif %}</td>
 <td>{% if line.answer and line.answer.value is none %}<span class="unread">{{ line.read }}</span>{% else %}{{ line.read }}{% endif %}{% if line.agreement %}{% if line.read %}<br>{% endif %}<strong>{{ line.agreement }}</strong>{% endif %}</td>
@@ -205,26 +208,26 @@ CASE = """<section class="case">{% if run %}<h2>Case {{ part.case.case_id }}</h2
 
 # %% ../nbs/34_report.ipynb #2ca2a1d3
 RUN = """<h2>Scores</h2>
-{% if run.compared %}<table><caption>Value and 95 % interval. The best constant is the one answer that scores best when given to every clip of this set.</caption>
+{% if run.compared %}<div class="scroll"><table><caption>Value and 95 % interval. The best constant is the one answer that scores best when given to every clip of this set.</caption>
 <tr><th>task, metric</th><th class="number model">model</th><th class="number">best constant</th>{% if run.black %}<th class="number">black frames</th>{% endif %}<th class="number">clips</th><th>verdict</th></tr>
-{% for row in run.compared %}<tr><td class="number">{{ row.task }}<br><span class="quiet">{{ row.metric }}</span></td><td class="number">{{ row.model }}</td>
-<td>{{ row.constant }}<br><span class="quiet">{{ row.answer }}</span></td>
-{% if run.black %}<td class="number">{{ row.black }}</td>{% endif %}
+{% for row in run.compared %}<tr><td class="number">{{ row.task }}<br><span class="quiet">{{ row.metric }}</span></td><td class="number">{{ row.model[0] }}<br><span class="quiet">{{ row.model[1] }}</span></td>
+<td><span class="whole">{{ row.constant[0] }} <span class="quiet">{{ row.constant[1] }}</span></span><br><span class="quiet">{{ row.answer }}</span></td>
+{% if run.black %}<td class="number">{{ row.black[0] }}<br><span class="quiet">{{ row.black[1] }}</span></td>{% endif %}
 <td class="number">{{ row.clips }}{% if row.unparsed %}<br><span class="quiet">{{ row.unparsed }} not parsed</span>{% endif %}{% if row.failed %}<br><span class="quiet">{{ row.failed }} failed</span>{% endif %}</td>
-<td>{% if row.beaten %}<span class="good">{{ row.verdict }}</span>{% else %}{{ row.verdict }}{% endif %}{% if row.black_words %}<br><span class="quiet">{{ row.black_words }}</span>{% endif %}</td></tr>{% endfor %}</table>
+<td>{% if row.beaten %}<span class="good">{{ row.verdict }}</span>{% else %}{{ row.verdict }}{% endif %}{% if row.black_words %}<br><span class="quiet">{{ row.black_words }}</span>{% endif %}</td></tr>{% endfor %}</table></div>
 {% else %}<p>No scores stand beside a constant in this run yet.</p>{% endif %}
 {% for sentence in run.absent %}<p class="quiet">{{ sentence }}</p>{% endfor %}
 {% for address, words in run.charts %}<img class="chart" src="{{ address }}" alt="{{ words }}">{% endfor %}
 {% if run.published %}<h2>Beside the published table</h2><p class="quiet">arXiv 2512.18878, measured on this test set. Our own row repeats the published way of counting: answers that cannot be read are left out.</p>
 {% for name, metrics, rows in run.published %}<table><caption>{{ name }}</caption><tr><th style="width:40%"></th>{% for metric in metrics %}<th class="number">{{ metric }}</th>{% endfor %}</tr>
 {% for who, values in rows %}<tr><td>{{ who }}</td>{% for value in values %}<td class="number">{{ value }}</td>{% endfor %}</tr>{% endfor %}</table>{% endfor %}{% endif %}
-{% if run.failures %}<h2>Clips that could not be read</h2><table>{% for case_id, reason in run.failures %}<tr><td style="width:30%">{{ case_id }}</td><td>{{ reason }}</td></tr>{% endfor %}</table>{% endif %}
-{% if run.scores %}<details><summary>All {{ run.scores|length }} scores</summary><table><tr>{% for name in run.columns %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for row in run.scores %}<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</table></details>{% endif %}
+{% if run.failures %}<h2>Clips that could not be read</h2><table class="fixed">{% for case_id, reason in run.failures %}<tr><td style="width:30%">{{ case_id }}</td><td>{{ reason }}</td></tr>{% endfor %}</table>{% endif %}
+{% if run.scores %}<details><summary>All {{ run.scores|length }} scores</summary><div class="scroll"><table><tr>{% for name in run.columns %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in run.scores %}<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</table></div></details>{% endif %}
 """
 
 ORIGIN = """<h2>Where these numbers come from</h2>
-{% for name, rows in run.origins %}<table><caption>{{ name }}</caption>{% for key, value, note in rows %}<tr><td style="width:30%">{{ key }}</td><td>{{ value }}</td><td class="quiet">{{ note }}</td></tr>{% endfor %}</table>{% endfor %}
+{% for name, rows in run.origins %}<table class="fixed"><caption>{{ name }}</caption>{% for key, value, note in rows %}<tr><td style="width:30%">{{ key }}</td><td>{{ value }}</td><td class="quiet">{{ note }}</td></tr>{% endfor %}</table>{% endfor %}
 {% if not run.origins %}<p class="quiet">This folder holds no config.json and no provenance.json.</p>{% endif %}
 """
 
@@ -259,13 +262,13 @@ def case_report(
     return Path(path)
 
 # %% ../nbs/34_report.ipynb #5912b17c
-def three(
+def value_and_interval(
     value: float,
     low: float,
     high: float,
-) -> str:
-    "A value with its interval, or a dash."
-    return "–" if math.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+) -> tuple[str, str]:
+    "A value and its interval as text; a dash where there is none."
+    return ("–", "") if math.isnan(value) else (f"{value:.3f}", f"{low:.3f} – {high:.3f}")
 
 
 def compared_rows(
@@ -277,7 +280,7 @@ def compared_rows(
     rows = []
     for row in compare_to_constants(scores).to_dict("records"):
         counts = held.loc[(row["task"], row["metric"])]
-        sides = {side: three(*(float(row[f"{side}{part}"]) for part in ("", "_low", "_high"))) for side in ("model", "constant", "black")}
+        sides = {side: value_and_interval(*(float(row[f"{side}{part}"]) for part in ("", "_low", "_high"))) for side in ("model", "constant", "black")}
         rows.append({**sides, "task": task_words(row["task"]), "metric": row["metric"], "answer": row["answer"],
                      "verdict": row["verdict"], "beaten": row["beaten"], "black_words": falls[row["black_falls"]],
                      **{name: int(counts[name]) for name in ("clips", "unparsed", "failed")}})

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -293,14 +294,14 @@ def tiny_roberta(folder: Path) -> None:
 def bert(tmp_path_factory):
     folder = tmp_path_factory.mktemp("roberta")
     tiny_roberta(folder)
-    return metrics.load_bert(str(folder))
+    return metrics.load_bert(str(folder), layer=1)
 
 
 def test_bert_score_by_hand(bert):
     "Each token to its most similar one; special tokens can be matched but carry no weight; a space goes before the text."
     import torch
 
-    tokenizer, model = bert
+    tokenizer, model = bert.tokenizer, bert.model
     states = []
     for text in ("car", "cat now"):
         ids = torch.tensor([tokenizer(" " + text)["input_ids"]])
@@ -309,30 +310,31 @@ def test_bert_score_by_hand(bert):
         states.append(found / found.norm(dim=-1, keepdim=True))
     cosine = states[0] @ states[1].T
     precision, recall = cosine.max(1).values[1:-1].mean().item(), cosine.max(0).values[1:-1].mean().item()
-    found = metrics.bert_tally(["car"], ["cat now"], bert, layer=1).scores()
+    found = metrics.bert_tally(["car"], ["cat now"], bert).scores()
     assert found["BERTScore precision"] == pytest.approx(precision, abs=1e-5)
     assert found["BERTScore recall"] == pytest.approx(recall, abs=1e-5)
     assert found["BERTScore"] == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-5)
 
 
 def test_bert_score_of_equal_silent_and_long_texts(bert):
-    assert metrics.bert_tally(["car hits"], ["car hits"], bert, layer=2).scores()["BERTScore"] == pytest.approx(1, abs=1e-5)
-    honest = metrics.bert_tally([None, "car"], ["car", "car"], bert, layer=1)
+    assert metrics.bert_tally(["car hits"], ["car hits"], replace(bert, layer=2)).scores()["BERTScore"] == pytest.approx(1, abs=1e-5)
+    honest = metrics.bert_tally([None, "car"], ["car", "car"], bert)
     assert (honest.clips, honest.unparsed) == (2, 1)
     assert honest.scores()["BERTScore"] == pytest.approx(0.5, abs=1e-5)
-    published = metrics.bert_tally([None, "car"], ["car", "car"], bert, 1, "published")
+    published = metrics.bert_tally([None, "car"], ["car", "car"], bert, "published")
     assert (published.clips, published.left_out) == (1, 1)
-    assert np.isfinite(metrics.bert_tally(["car " * 200], ["car"], bert, layer=1).scores()["BERTScore"])  # longer than the model reads
+    assert np.isfinite(metrics.bert_tally(["car " * 200], ["car"], bert).scores()["BERTScore"])  # longer than the model reads
 
 
 def test_bert_score_does_not_depend_on_padding(bert):
-    together = metrics.bert_tally(["car", "truck hits a long row of cars"], ["cat", "a truck"], bert, layer=1).per_clip
-    alone = metrics.bert_tally(["car"], ["cat"], bert, layer=1).per_clip
+    together = metrics.bert_tally(["car", "truck hits a long row of cars"], ["cat", "a truck"], bert).per_clip
+    alone = metrics.bert_tally(["car"], ["cat"], bert).per_clip
     assert together[0] == pytest.approx(alone[0], abs=1e-5)
 
 
-def test_bert_model_that_cannot_be_loaded_or_is_too_shallow(bert, tmp_path):
+def test_bert_model_that_cannot_be_loaded_or_is_too_shallow(tmp_path):
     with pytest.raises(CrashchatError, match="bert_model="):
         metrics.load_bert(str(tmp_path))
-    with pytest.raises(CrashchatError, match="layer=17"):
-        metrics.bert_tally(["a"], ["b"], bert)
+    tiny_roberta(tmp_path)
+    with pytest.raises(CrashchatError, match="bert_layer=17 .* has 2 layers"):
+        metrics.load_bert(str(tmp_path))

@@ -182,7 +182,7 @@ def test_run_report_shows_scores_charts_and_origin(run, tmp_path):
     assert len(drawn) == 5 and all(any(title in one for one in drawn) for title in titles)
     scores = ev.read_scores(folder / "scores.json")
     value = scores[(scores.task == "crash_recognition") & (scores.metric == "macro F1") & (scores.who == "best constant")].iloc[0]
-    assert f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]" in page.text
+    assert f"{value.value:.3f} {value.low:.3f} – {value.high:.3f}" in page.text
     assert "arXiv" not in page.text  # the published rows do not stand beside other clips
 
 

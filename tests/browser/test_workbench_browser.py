@@ -1,86 +1,8 @@
-"""The workbench as people meet it: in JupyterLab, in a browser, by mouse and keys."""
-
-import io
-import os
-import shutil
-from pathlib import Path
+"""Player and workbench in JupyterLab, on clips made here and with a slow fake analyst: keys, timeline, copies, errors, themes."""
 
 import nbformat
 import pytest
-from conftest import CHECKOUT, missing
-
-SCREENSHOT = CHECKOUT / "nbs" / "images" / "workbench.png"
-VIDEO = ".cc-player video"
-
-
-def video(page, what: str):
-    return page.locator(VIDEO).evaluate(f"video => video.{what}")
-
-
-def wait_for_clip(page):
-    page.wait_for_function(f"document.querySelector('{VIDEO}')?.readyState >= 2", timeout=180_000)
-
-
-def wait_for_time(page, seconds: float, tolerance: float = 0.01):
-    page.wait_for_function(f"t => Math.abs(document.querySelector('{VIDEO}').currentTime - t) < {tolerance}", arg=seconds)
-
-
-def choose(page, words: str):
-    page.locator(".cc-list select").select_option(words)
-    page.locator(".cc-look .cc-head b", has_text=words).wait_for()
-    page.locator(f".cc-player[aria-label*='{words}']").wait_for()
-
-
-def keep_screenshot(page):
-    "The README's picture, as a small PNG; only on request, so that tests leave the checkout as it was."
-    from PIL import Image
-
-    if os.environ.get("CRASHCHAT_SCREENSHOTS") != "1":
-        return
-    shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    for colours in (256, 128, 64, 32):
-        shot.quantize(colours, Image.Quantize.MEDIANCUT).save(SCREENSHOT, optimize=True)
-        if SCREENSHOT.stat().st_size < 300_000:
-            return
-    pytest.fail("the screenshot does not get below 300 kB")
-
-
-@pytest.fixture
-def review(lab, page):
-    "The committed app notebook, run in a folder where data, model and runs lie as they do in the checkout."
-    from crashchat.simulate import make_set
-
-    if not (CHECKOUT / "ckpt" / "pocket").is_dir():
-        missing("ckpt/pocket")
-    (lab.root / "nbs" / "apps").mkdir(parents=True)
-    shutil.copy(CHECKOUT / "nbs" / "apps" / "review_cases.ipynb", lab.root / "nbs" / "apps")
-    for name in ("ckpt", "runs"):
-        if (CHECKOUT / name).exists():
-            (lab.root / name).symlink_to(CHECKOUT / name)
-    make_set(lab.root / "data" / "demo", {"test": 8}, seed=7)
-    lab.open(page, "nbs/apps/review_cases.ipynb")
-    wait_for_clip(page)
-    return page
-
-
-def test_a_case_is_played_asked_and_answered(review):
-    page = review
-    page.locator(".cc-screen").click()
-    page.wait_for_function(f"document.querySelector('{VIDEO}').currentTime > 0.5")
-    page.keyboard.press("Space")
-    assert video(page, "paused")
-
-    page.get_by_role("button", name="When did it happen?").click()
-    summary = page.locator(".cc-task", has_text="When did it happen?").locator(".cc-line").first
-    page.wait_for_function("row => !/not asked|thinking/.test(row.textContent)", arg=summary.element_handle(), timeout=120_000)
-    page.get_by_role("button", name="Ask all six").click()
-    page.wait_for_function("![...document.querySelectorAll('.cc-task .cc-line')].some(row => /not asked|thinking/.test(row.textContent))", timeout=120_000)
-    assert page.locator(".cc-unread", has_text="Failed").count() == 0
-    assert "simulated clips only" in page.locator(".cc-banner").inner_text()
-    assert page.locator(".cc-span").count() >= 1
-    keep_screenshot(page)
-    assert page.faults == []
-
+from lab_page import video, wait_for_clip, wait_for_time, wait_until_past
 
 MADE = """
 import time
@@ -117,62 +39,88 @@ workbench
 """
 
 
-@pytest.fixture(params=["JupyterLab Light", "JupyterLab Dark"])
-def made(request, lab, page):
-    "A workbench on clips made here, with a slow fake analyst."
+@pytest.fixture(scope="module")
+def made(lab, page):
+    "The notebook above, run."
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
     notebook.cells = [nbformat.v4.new_code_cell(MADE), nbformat.v4.new_code_cell("workbench.player.time_s")]
-    name = f"made {request.param}.ipynb"
-    nbformat.write(notebook, lab.root / name)
-    lab.set("@jupyterlab/apputils-extension/themes", theme=request.param)
-    lab.open(page, name)
+    nbformat.write(notebook, lab.root / "made.ipynb")
+    lab.open(page, "made.ipynb")
     wait_for_clip(page)
     return page
 
 
-def test_keys_timeline_copies_and_errors(made):
+@pytest.fixture(autouse=True)
+def no_faults(made):
+    yield
+    assert made.faults == [] and made.evaluate("window.hacked") is None
+
+
+def choose(page, number: int, name: str):
+    "Pick a case in the list, and wait until its clip is the one shown."
+    page.locator(".cc-list select").select_option(index=number)
+    page.locator(f".cc-player[aria-label*='{name}']").wait_for()
+
+
+def test_keys(made):
     page = made
-    player, readout = page.locator(".cc-player"), page.locator(".cc-readout")
-    player.focus()
+    choose(page, 0, "plays")
+    wait_for_clip(page)
+    page.locator(".cc-player").focus()
     for keys, seconds in (("ArrowRight", 0.105), ("ArrowRight", 0.205), ("ArrowLeft", 0.105), ("Shift+ArrowRight", 1.105),
                           (".", 6.105), (",", 1.105), ("Shift+ArrowLeft", 0.105), (",", 0.0)):
         page.keyboard.press(keys)
         wait_for_time(page, seconds)
     page.keyboard.press("Space")
-    page.wait_for_function(f"document.querySelector('{VIDEO}').currentTime > 0.4")
+    wait_until_past(page, 0.4)
     page.keyboard.press("Space")
     assert video(page, "paused") and page.evaluate("document.activeElement.classList.contains('cc-player')")
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="One frame back (left)").press("Enter")
+    assert page.evaluate("document.activeElement.title") == "One frame back (left)"
 
+
+def test_timeline(made):
+    page = made
     box = page.locator(".cc-over").bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 10)
     wait_for_time(page, 4.0, 0.05)
-    assert readout.inner_text().startswith(("4.0", "3.9")) and "/ 8.00 s" in readout.inner_text()
+    readout = page.locator(".cc-readout").inner_text()
+    assert readout.startswith(("4.0", "3.9")) and "/ 8.00 s" in readout
     head = page.get_by_role("slider", name="Time in the clip")
     assert float(head.get_attribute("aria-valuenow")) == pytest.approx(4.0, abs=0.05)
     assert page.locator(".cc-span[title='Annotated: crash 1.00 s to 4.00 s']").count() == 1
     assert page.locator(".cc-mark[title='Annotated: first cue at 0.50 s']").count() == 1
 
+
+def test_the_clip_plays_on_while_the_model_works(made):
+    page = made
     page.get_by_role("button", name="When did it happen?").click()
     page.locator(".cc-waiting", has_text="thinking").wait_for()
-    page.locator(".cc-screen").click()  # the clip plays on while the model works
-    page.wait_for_function(f"document.querySelector('{VIDEO}').currentTime > 4.2")
+    began = video(page, "currentTime")
+    page.locator(".cc-screen").click()
+    wait_until_past(page, began + 0.2)
     assert page.locator(".cc-busy").count() == 1
     page.locator(".cc-span[title='Model: crash 2.00 s to 3.00 s']").wait_for()
     assert page.locator(".cc-busy").count() == 0
 
-    choose(page, "refused")
-    page.wait_for_function(f"document.querySelector('{VIDEO}').duration === 8", timeout=60_000)
+
+def test_copies_and_unreadable_clips(made):
+    page = made
+    choose(page, 1, "refused")
+    page.locator(".cc-readout", has_text="0.00 / 8.00 s").wait_for()
     wait_for_clip(page)
-    assert video(page, "currentTime") == 0 and page.locator(".cc-notice").inner_text() == ""
-    choose(page, "broken")
+    assert video(page, "duration") == pytest.approx(8) and page.locator(".cc-notice").inner_text() == ""
+    choose(page, 2, "broken")
     page.locator(".cc-error", has_text="broken.mp4: is not a video").wait_for()
     page.locator(".cc-list select").select_option(index=3)
     page.locator(".cc-error", has_text="gone.mp4: no such file").wait_for()
-    assert page.evaluate("window.hacked") is None and page.faults == []
 
 
 def test_python_reads_and_seeks(made):
     page = made
+    choose(page, 0, "plays")
+    wait_for_clip(page)
     page.locator(".cc-player").focus()
     page.keyboard.press("Shift+ArrowRight")
     wait_for_time(page, 1.0)
@@ -180,8 +128,9 @@ def test_python_reads_and_seeks(made):
     cell.locator(".cm-content").click()
     page.keyboard.press("Control+Enter")
     cell.locator(".jp-OutputArea-output", has_text="1.0").wait_for()
+    page.keyboard.press("Enter")
     page.keyboard.press("Control+a")
-    page.keyboard.insert_text("workbench.player.time_s = 3.0; workbench.show('refused'); workbench.player.time_s = 2.5")
+    page.keyboard.insert_text("workbench.show('refused'); workbench.player.time_s = 2.5")
     page.keyboard.press("Control+Enter")
     page.locator(".cc-player[aria-label*='refused']").wait_for()
     wait_for_clip(page)
@@ -189,9 +138,40 @@ def test_python_reads_and_seeks(made):
 
 
 def test_nothing_of_a_clip_is_saved(made, lab):
+    made.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    notebook = nbformat.read(lab.root / "made.ipynb", 4)
+    assert "widgets" not in notebook.metadata and (lab.root / "made.ipynb").stat().st_size < 20_000
+
+
+# the lowest contrast of any text in the workbench with what lies behind it, by the formula of WCAG 2
+LOWEST_CONTRAST = """() => {
+  const rgba = (text) => {
+    const canvas = new OffscreenCanvas(1, 1), pen = canvas.getContext('2d');
+    pen.fillStyle = text;
+    pen.fillRect(0, 0, 1, 1);
+    return [...pen.getImageData(0, 0, 1, 1).data];
+  };
+  const over = (top, below) => top.slice(0, 3).map((c, i) => (c * top[3] + below[i] * (255 - top[3])) / 255);
+  const behind = (node) => node === document.documentElement ? [255, 255, 255] : over(rgba(getComputedStyle(node).backgroundColor), behind(node.parentElement));
+  const light = (c) => { const [r, g, b] = c.map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4)); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  let lowest = [99, ''];
+  const words = document.createTreeWalker(document.querySelector('.cc-workbench .cc-columns'), NodeFilter.SHOW_TEXT);
+  while (words.nextNode()) {
+    const node = words.currentNode.parentElement, style = getComputedStyle(node);
+    if (!words.currentNode.data.trim() || node.closest(':disabled, .cc-hidden, style') || !node.getClientRects().length) continue;
+    const below = behind(node), [a, b] = [light(over(rgba(style.color), below)), light(below)].sort((x, y) => y - x);
+    const contrast = (a + 0.05) / (b + 0.05);
+    if (contrast < lowest[0]) lowest = [contrast, `${node.className} ${words.currentNode.data}`];
+  }
+  return lowest;
+}"""
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
+def test_text_is_readable_in_both_themes(made, theme):
     page = made
-    page.keyboard.press("Control+s")
-    page.wait_for_timeout(1500)
-    for path in Path(lab.root).glob("made*.ipynb"):
-        notebook = nbformat.read(path, 4)
-        assert "widgets" not in notebook.metadata and path.stat().st_size < 20_000
+    page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', { theme })", theme)
+    page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme)
+    contrast, where = page.evaluate(LOWEST_CONTRAST)
+    assert contrast >= 4.5, where
+    assert page.locator(".cc-columns").bounding_box()["height"] < 760  # fits below Lab's menu and toolbar on a laptop

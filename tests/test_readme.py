@@ -1,0 +1,102 @@
+"The README is the index notebook, its tree is the disk, its drawing names real notebooks, and its commands run."
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = str(Path(sys.executable).with_name("crashchat"))
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", TEXT, re.M | re.S)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+# `crashchat demo` takes minutes and is run smaller in test_demo.py; `workbench` opens a browser and has its own tests.
+LONG = ["crashchat demo", "crashchat workbench"]
+QUICK = [line for line in COMMANDS if line.startswith("crashchat ") and line not in LONG]
+
+
+def section(title: str) -> str:
+    "The text below a heading."
+    return TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_readme_is_the_index_notebook():
+    assert runpy.run_path(str(ROOT / ".ci" / "readme.py"))["readme"]() == TEXT
+
+
+def test_every_command_is_of_a_kind_that_is_checked():
+    for line in COMMANDS:
+        assert line.startswith(("make ", "pip install ")) or line in LONG or line in QUICK, line
+    assert "make demo" in COMMANDS and len(QUICK) >= 4
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("make ")])
+def test_make_knows_the_target(line):
+    done = subprocess.run(["make", "-n", *shlex.split(line)[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("pip install ")])
+def test_what_is_installed_exists(line):
+    extras = metadata.metadata("crashchat").get_all("Provides-Extra")
+    for word in shlex.split(line)[2:]:
+        if found := re.search(r"\[(.*)\]", word):
+            assert set(found[1].split(",")) <= set(extras)
+        elif not word.startswith(("-", ".")):
+            assert (ROOT / word).is_file()
+
+
+@pytest.mark.parametrize("line", LONG)
+def test_long_commands_exist(line):
+    done = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, timeout=60)
+    assert line in COMMANDS and f"\n  {line.split()[1]} " in done.stdout
+
+
+@pytest.mark.parametrize("line", QUICK)
+def test_the_command_runs(line, workplace):
+    words = shlex.split(line)
+    done = subprocess.run([COMMAND, *words[1:]], cwd=workplace, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+def listed() -> list[str]:
+    "Paths of the file tree, joined with the folder they are indented under."
+    found, folder = [], ""
+    for line in section("What lies where").splitlines():
+        if match := re.match(r"    (  )?(\S+)\s{2,}\S", line):
+            folder = match[2] if not match[1] else folder
+            found.append(match[2] if not match[1] else folder + match[2])
+    return found
+
+
+def test_the_tree_is_on_disk():
+    assert len(listed()) > 25
+    assert [name for name in listed() if not (ROOT / name).exists()] == []
+
+
+def test_what_is_on_disk_is_in_the_tree():
+    notebooks = [path.relative_to(ROOT).as_posix() for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts]
+    assert sorted(set(notebooks) - set(listed())) == []
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    tops = {name.split("/")[0] for name in tracked} - {".gitignore", ".gitattributes"}
+    assert sorted(tops - {name.split("/")[0] for name in listed()}) == []
+
+
+def test_the_drawing_names_real_notebooks_in_the_order_of_the_path():
+    drawing = section("How it hangs together")
+    assert re.findall(r"^    (\w+)$", drawing, re.M) == "clip frames example adapter answer span score chart".split()
+    named = set(re.findall(r"\b\d\d_[a-z]+\b", TEXT))
+    assert len(re.findall(r"│   (\d\d_\w+)", drawing)) == 7
+    assert [name for name in sorted(named) if not (ROOT / "nbs" / f"{name}.ipynb").is_file()] == []
+
+
+def test_pictures_and_linked_files_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert target.startswith("https://") or (ROOT / target).is_file(), target
+    for path in re.findall(r"`(nbs/[\w/]+\.ipynb)`", TEXT):
+        assert (ROOT / path).is_file(), path
