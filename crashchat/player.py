@@ -23,6 +23,7 @@ import av
 import numpy as np
 import platformdirs
 import traitlets
+from av.error import FFmpegError
 
 from .charts import LANE_COLOURS
 from .charts import LANES as LANE_TITLES
@@ -125,7 +126,7 @@ def write_proxy(
         try:
             with av.open(os.path.abspath(info.path)) as clip, av.open(handle.name, "w", format="mp4", options=options) as proxy:
                 written = _encode(clip, proxy, info, progress)
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             raise CrashchatError(info.path, f"cannot be converted for the browser: {error.strerror}") from error
         if not written:
             raise CrashchatError(info.path, "cannot be converted for the browser: no frame decodes")
@@ -495,8 +496,9 @@ class ClipWidget(anywidget.AnyWidget):
                 self.status = f"Making a copy that the browser can play: {100 * fraction:.0f} %"
 
         try:
+            assert isinstance(self.clip, Path)  # a key is given out for a clip only
             with _one_at_a_time:
-                served = browser_clip(self.clip or "", self._needs_copy, progress)
+                served = browser_clip(self.clip, self._needs_copy, progress)
         except Exception as error:  # whatever it is, its place is the player: a thread has no other reader
             if key == self.clip_key:
                 self.error = str(error) if isinstance(error, CrashchatError) else f"{type(error).__name__}: {error}"

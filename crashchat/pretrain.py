@@ -27,13 +27,13 @@ from torch.multiprocessing.spawn import spawn
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast, VideoLlama3ForConditionalGeneration
 
-from .core import CrashchatError, append_jsonl, atomic_write, provenance, write_json
+from .core import CrashchatError, Span, append_jsonl, atomic_write, provenance, write_json
 from .features import encode_patches
 from .model import POCKET_CARD, build_pocket, save_model, token_id, train_tokenizer
 from .packing import collate, mean_by_question, pack, token_losses
 from .preprocess import PATCH_PX, TOKEN_PX, clip_prefix, encode_question, to_patches
 from .simulate import CLIP_FPS, Scenario, draw_scenario, render, scenario_truth, state_at
-from .tasks import TASKS
+from .tasks import TASKS, format_seconds
 
 # %% ../nbs/17_pretrain.ipynb #27a95ee7
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ TIMES_S = np.floor(np.arange(MOST_FRAMES) / FPS * CLIP_FPS) / CLIP_FPS  # float6
 def frame_count(
     scenario: Scenario,
 ) -> int:
-    "Frames on the grid before the clip ends, at most 32."
-    return min(MOST_FRAMES, int(np.ceil(scenario.duration_s * FPS - 1e-6)))
+    "Whole sampling intervals in the clip, at most 32."
+    return min(MOST_FRAMES, int(scenario.duration_s * FPS + 1e-6))
 
 
 def small_frames(
@@ -132,18 +132,18 @@ def facts(
     crash, cue_s, end_s = scenario.crash, scenario.cue_s, start_s + length_s
     struck = False
     if crash is None or crash.start_s >= end_s or crash.end_s <= start_s:
-        lesson += [("Any contact?", "no"), ("Event?", "none")]
+        lesson += [("Any contact?", "No"), ("Event?", "no collision.")]
     elif start_s + 0.25 <= crash.start_s <= end_s - 0.5:
         struck = True
         truth = scenario_truth(scenario)
-        lesson += [("Contact at?", f"{crash.start_s - start_s:.1f}"), ("Any contact?", "yes"),
+        lesson += [("Contact at?", format_seconds(crash.start_s - start_s)), ("Any contact?", "Yes"),
                    ("Event?", truth["crash_description"])]
         if crash.end_s <= end_s - 0.25:
-            lesson.append(("Crash from, to?", f"{crash.start_s - start_s:.1f} - {crash.end_s - start_s:.1f}"))
-        if rng.random() < 0.3:  # long texts that follow from the event: worth hearing, not worth hearing every time
+            lesson.append(("Crash from, to?", format_seconds(Span(crash.start_s - start_s, crash.end_s - start_s))))
+        if rng.random() < 0.5:  # long texts that follow from the event: worth hearing, not worth hearing every time
             lesson += [("Reason?", truth["causal_reasoning"]), ("Advice?", truth["prevention_reasoning"])]
     if cue_s is not None and start_s + 0.5 <= cue_s and (struck or scenario.near_miss) and cue_s + 0.5 < end_s:
-        lesson.append(("Danger from?", f"{cue_s - start_s:.1f}"))
+        lesson.append(("Danger from?", format_seconds(cue_s - start_s)))
     return lesson
 
 

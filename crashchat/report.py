@@ -159,7 +159,7 @@ STYLE = """
 :root { color-scheme: light; font-size: 15px; }
 body { font: 1rem/1.5 "DejaVu Sans", Helvetica, Arial, sans-serif; color: #1a1a1a; max-width: 980px; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .3rem; overflow-wrap: anywhere; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; overflow-wrap: anywhere; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } p { margin: .4rem 0; } .quiet { color: #555; font-size: .87rem; overflow-wrap: anywhere; }
+h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } p { margin: .4rem 0; } .quiet { color: #555; font-size: .87rem; } p.quiet { overflow-wrap: anywhere; } .verdict { min-width: 11rem; }
 .notice { border-left: 5px solid #D55E00; background: #fdf1ea; padding: .6rem .9rem; margin: 1rem 0; }
 .fault { border-left: 5px solid #555; background: #f2f2f2; padding: .5rem .9rem; margin: .8rem 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-size: .87rem; margin: .5rem 0; } caption { text-align: left; color: #555; padding: .2rem 0; }
@@ -210,11 +210,11 @@ CASE = """<section class="case">{% if run %}<h2>Case {{ part.case.case_id }}</h2
 RUN = """<h2>Scores</h2>
 {% if run.compared %}<div class="scroll"><table><caption>Value and 95 % interval. The best constant is the one answer that scores best when given to every clip of this set.</caption>
 <tr><th>task, metric</th><th class="number model">model</th><th class="number">best constant</th>{% if run.black %}<th class="number">black frames</th>{% endif %}<th class="number">clips</th><th>verdict</th></tr>
-{% for row in run.compared %}<tr><td class="number">{{ row.task }}<br><span class="quiet">{{ row.metric }}</span></td><td class="number">{{ row.model[0] }}<br><span class="quiet">{{ row.model[1] }}</span></td>
-<td><span class="whole">{{ row.constant[0] }} <span class="quiet">{{ row.constant[1] }}</span></span><br><span class="quiet">{{ row.answer }}</span></td>
-{% if run.black %}<td class="number">{{ row.black[0] }}<br><span class="quiet">{{ row.black[1] }}</span></td>{% endif %}
+{% for row in run.compared %}<tr><td class="number">{{ row.task }}<br><span class="quiet">{{ row.metric }}</span></td><td class="number">{{ row.model.partition(" ")[0] }}<br><span class="quiet">{{ row.model.partition(" ")[2] }}</span></td>
+<td><span class="whole">{{ row.constant.partition(" ")[0] }} <span class="quiet">{{ row.constant.partition(" ")[2] }}</span></span><br><span class="quiet">{{ row.answer }}</span></td>
+{% if run.black %}<td class="number">{{ row.black.partition(" ")[0] }}<br><span class="quiet">{{ row.black.partition(" ")[2] }}</span></td>{% endif %}
 <td class="number">{{ row.clips }}{% if row.unparsed %}<br><span class="quiet">{{ row.unparsed }} not parsed</span>{% endif %}{% if row.failed %}<br><span class="quiet">{{ row.failed }} failed</span>{% endif %}</td>
-<td>{% if row.beaten %}<span class="good">{{ row.verdict }}</span>{% else %}{{ row.verdict }}{% endif %}{% if row.black_words %}<br><span class="quiet">{{ row.black_words }}</span>{% endif %}</td></tr>{% endfor %}</table></div>
+<td class="verdict">{% if row.beaten %}<span class="good">{{ row.verdict }}</span>{% else %}{{ row.verdict }}{% endif %}{% if row.black_words %}<br><span class="quiet">{{ row.black_words }}</span>{% endif %}</td></tr>{% endfor %}</table></div>
 {% else %}<p>No scores stand beside a constant in this run yet.</p>{% endif %}
 {% for sentence in run.absent %}<p class="quiet">{{ sentence }}</p>{% endfor %}
 {% for address, words in run.charts %}<img class="chart" src="{{ address }}" alt="{{ words }}">{% endfor %}
@@ -266,15 +266,15 @@ def value_and_interval(
     value: float,
     low: float,
     high: float,
-) -> tuple[str, str]:
+) -> str:
     "A value and its interval as text; a dash where there is none."
-    return ("–", "") if math.isnan(value) else (f"{value:.3f}", f"{low:.3f} – {high:.3f}")
+    return "–" if math.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def compared_rows(
     scores: "pd.DataFrame",  # as in scores.json
 ) -> list[dict[str, Any]]:
-    "The headline comparison, ready to print."
+    "The headline comparison as text, ready to print: `model`, `constant` and `black` are value and interval."
     held = scores[scores.who == "model"].set_index(["task", "metric"])
     falls = {True: "black frames fall back to it", False: "black frames beat it too", None: ""}
     rows = []

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'TrainConfig', 'resolve_config', 'Example', 'Examples', 'look', 'load_examples', 'PackedTrainer',
-           'MetricsLog', 'last_checkpoint', 'take_back', 'TrainResult', 'arguments', 'train', 'make_trainer']
+           'MetricsLog', 'last_checkpoint', 'take_back', 'TrainResult', 'arguments', 'train', 'optimizer',
+           'make_trainer']
 
 # %% ../nbs/14_train.ipynb #c637490d
 import json
@@ -41,7 +42,8 @@ class TrainConfig:
     epochs: int = 0                    # passes over the clips; 0 = the strategy's published number
     max_steps: int = 0                 # stop after so many optimiser steps; 0 = when the epochs are done
     max_clips: int = 0                 # use only the first so many clips of each split; 0 = all
-    learning_rate: float = 1e-5        # peak, for adapter and projector
+    learning_rate: float = 1e-5        # peak, of the adapter
+    projector_learning_rate: float = 1e-5  # peak, of the projector, which starts from trained weights
     warmup_ratio: float = 0.1          # share of the steps in which the rate rises
     weight_decay: float = 0.0          # of AdamW
     batch_questions: int = 24          # questions an optimiser step, rounded to whole clips
@@ -62,7 +64,7 @@ class TrainConfig:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise CrashchatError("training", f"must be one of {', '.join(known)}", name, getattr(self, name))
-        for name in ("learning_rate", "batch_questions", "clips_per_pass", "lora_rank", "lora_alpha", "eval_steps", "patience"):
+        for name in ("learning_rate", "projector_learning_rate", "batch_questions", "clips_per_pass", "lora_rank", "lora_alpha", "eval_steps", "patience"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise CrashchatError("training", "must be above zero", name, getattr(self, name))
         for name in ("epochs", "max_steps", "max_clips", "warmup_ratio", "weight_decay", "lora_dropout", "min_improvement"):
@@ -78,9 +80,9 @@ class TrainConfig:
 
 # %% ../nbs/14_train.ipynb #ee44e366
 _DEMO = {
-    "model": "ckpt/pocket", "data": "data/demo", "epochs": 6, "learning_rate": 1e-3, "batch_questions": 48,
-    "clips_per_pass": 12, "average": "questions", "precision": "fp32", "gradient_checkpointing": False,
-    "lora_dropout": 0.0, "eval_steps": 50,
+    "model": "ckpt/pocket", "data": "data/demo", "epochs": 3, "learning_rate": 3e-3, "projector_learning_rate": 1e-4, "batch_questions": 48,
+    "clips_per_pass": 12, "average": "questions", "precision": "bf16", "gradient_checkpointing": False, "lora_rank": 16,
+    "lora_dropout": 0.0, "eval_steps": 34,
 }
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "gpu": {},
@@ -338,6 +340,21 @@ def train(
     )
 
 
+def optimizer(
+    tuned: PeftModel,
+    config: TrainConfig,
+) -> torch.optim.AdamW:
+    "AdamW with a rate for the adapter and one for the projector."
+    groups: dict[bool, list[torch.nn.Parameter]] = {False: [], True: []}
+    for name, tensor in tuned.named_parameters():
+        if tensor.requires_grad:
+            groups["projector" in name].append(tensor)
+    return torch.optim.AdamW(
+        [{"params": groups[False]}, {"params": groups[True], "lr": config.projector_learning_rate}],
+        lr=config.learning_rate, weight_decay=config.weight_decay,
+    )
+
+
 def make_trainer(
     tuned: PeftModel,
     config: TrainConfig,
@@ -351,6 +368,7 @@ def make_trainer(
     trainer = PackedTrainer(
         model=tuned, args=arguments(config, run_dir, clips_per_step, len(training)),
         train_dataset=training, eval_dataset=validation,
+        optimizers=(optimizer(tuned, config), None),
         data_collator=lambda examples: collate([e.packed for e in examples], [e.features for e in examples], pad_id),
         callbacks=[EarlyStoppingCallback(config.patience, config.min_improvement), MetricsLog(run_dir / "metrics.jsonl")],
     )

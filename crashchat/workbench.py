@@ -261,7 +261,7 @@ def summary_html(
     "The model's answer over the annotated one, each marked with its colour on the timeline."
     model, kind = "not asked", "cc-none"
     if waiting:
-        model, kind = "thinking", "cc-none cc-waiting"
+        model, kind = "answering", "cc-none cc-waiting"
     elif asked is not None:
         model = asked.answer.text if asked.answer else "failed"
         kind = "cc-unread" if asked.answer is None or asked.answer.value is None else ""
@@ -301,7 +301,8 @@ def detail_html(
 
 # %% ../nbs/33_workbench.ipynb #47fcca9e
 STYLE = """<style>
-.cc-workbench { container-type: inline-size; width: 100%; overflow: hidden; color: var(--jp-ui-font-color1, #212121); }
+.cc-workbench { container-type: inline-size; width: 100%; overflow: hidden; color: var(--jp-ui-font-color1, #212121); font-family: var(--jp-ui-font-family, system-ui, sans-serif); }
+.cc-workbench select, .cc-workbench input { font-family: inherit; }
 .cc-workbench .widget-html-content { flex: 1; min-width: 0; line-height: 1.4; font-size: var(--jp-ui-font-size1, 13px); }
 .cc-workbench .cc-columns { width: 100%; display: grid; grid-template-columns: minmax(160px, 210px) minmax(340px, 1fr) minmax(310px, 400px); grid-template-rows: 690px; gap: 18px; overflow: hidden; }
 .cc-workbench .cc-column { min-width: 0; min-height: 0; overflow: hidden; display: flex; flex-direction: column; margin: 0; }
@@ -312,12 +313,13 @@ STYLE = """<style>
 .cc-workbench .cc-head { display: flex; justify-content: space-between; gap: 12px; padding: 2px 0 8px; border-bottom: 1px solid var(--jp-border-color2, #ddd); margin-bottom: 10px; }
 .cc-workbench .cc-head b { font-size: 1.15em; font-weight: 600; }
 .cc-workbench .cc-muted, .cc-workbench .cc-none { color: var(--jp-ui-font-color2, #616161); }
+.cc-workbench .cc-chosen .cc-none { color: inherit; }
 .cc-workbench .cc-label { margin: 6px 0; }
 .cc-workbench .cc-banner { padding: 7px 10px; border-left: 3px solid var(--jp-warn-color1, #f57c00); background: color-mix(in srgb, var(--jp-ui-font-color1, #212121) 9%, transparent); border-radius: 3px; margin-bottom: 8px; }
 .cc-workbench .cc-scroll { flex: 1; min-height: 0; overflow-y: auto; overflow-x: hidden; display: block; padding-right: 4px; }
 .cc-workbench .cc-task { display: grid; grid-template-columns: 46% 1fr; align-items: center; gap: 8px; min-height: 42px; padding: 1px 4px 1px 0; border-radius: 4px; border-left: 3px solid transparent; overflow: hidden; }
-.cc-workbench .cc-task:hover { background: color-mix(in srgb, var(--jp-ui-font-color1, #212121) 5%, transparent); }
-.cc-workbench .cc-task.cc-chosen { background: color-mix(in srgb, var(--jp-ui-font-color1, #212121) 9%, transparent); border-left-color: var(--jp-brand-color1, #1976d2); }
+.cc-workbench .cc-task:hover { background: color-mix(in srgb, var(--jp-ui-font-color1, #212121) 3%, transparent); }
+.cc-workbench .cc-task.cc-chosen { background: color-mix(in srgb, var(--jp-ui-font-color1, #212121) 6%, transparent); border-left-color: var(--jp-brand-color1, #1976d2); }
 .cc-workbench .cc-task > * { margin: 0; min-width: 0; width: auto; }
 .cc-workbench .cc-task button { background: none; box-shadow: none; text-align: left; white-space: normal; line-height: 1.3; height: auto; min-height: 38px; width: 100%; padding: 2px 6px; margin: 0; color: inherit; cursor: pointer; }
 .cc-workbench button:focus-visible, .cc-workbench select:focus-visible, .cc-workbench input:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: -1px; }
@@ -458,7 +460,7 @@ def show_work(screen: Screen, session: AskingSession):
         button.disabled = session.busy or session.case_id is None
     screen.ask_again.description = "Ask again" if found else "Ask this"
     fault = "" if found and found.error == session.error else session.error  # a failed question is told with the question
-    words = '<i class="cc-busy"></i>Answering' if session.busy else text_of(fault)
+    words = '<i class="cc-busy"></i><span class="cc-hidden">Answering</span>' if session.busy else text_of(fault)
     screen.state.value = f'<div class="{"cc-muted" if session.busy else "cc-unread"}" role="status">{words}</div>'
 
 # %% ../nbs/33_workbench.ipynb #533ced4b

@@ -182,7 +182,7 @@ def test_run_report_shows_scores_charts_and_origin(run, tmp_path):
     assert len(drawn) == 5 and all(any(title in one for one in drawn) for title in titles)
     scores = ev.read_scores(folder / "scores.json")
     value = scores[(scores.task == "crash_recognition") & (scores.metric == "macro F1") & (scores.who == "best constant")].iloc[0]
-    assert f"{value.value:.3f} {value.low:.3f} – {value.high:.3f}" in page.text
+    assert f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]" in page.text
     assert "arXiv" not in page.text  # the published rows do not stand beside other clips
 
 
@@ -196,6 +196,13 @@ def test_published_rows_are_shown_when_the_run_has_them(run, tmp_path):
     page = checked(report.run_report(tmp_path / "run"))
     assert "arXiv 2512.18878" in page.text and "Qwen3-VL-32B, zero-shot 0.1897 0.2883 0.1368 0.0284" in page.text
     assert "model, published reading 1.0000 1.0000 1.0000 1.0000" in page.text
+
+
+def test_compared_rows_are_text_for_a_page_or_a_terminal(run):
+    rows = report.compared_rows(ev.read_scores(run[0] / "scores.json"))
+    one = next(row for row in rows if (row["task"], row["metric"]) == ("crash recognition", "accuracy"))
+    assert one["model"] == "1.000 [1.000, 1.000]" and one["constant"].startswith("0.500 [") and one["black"].startswith("0.500 [")
+    assert (one["beaten"], one["clips"], one["answer"], one["verdict"]) == (True, 10, "Yes", "beats the best constant, intervals apart")
 
 
 def test_overlaps_count_an_unread_answer_as_zero(run, tmp_path):

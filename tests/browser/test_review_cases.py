@@ -8,7 +8,7 @@ import pytest
 from lab_page import CHECKOUT, missing, video, wait_for_clip, wait_until_past
 
 SCREENSHOT = CHECKOUT / "nbs" / "images" / "workbench.png"
-OPEN_QUESTIONS = "[...document.querySelectorAll('.cc-task .cc-line')].filter(row => /not asked|thinking/.test(row.textContent)).length"
+OPEN_QUESTIONS = "[...document.querySelectorAll('.cc-task .cc-line')].filter(row => /not asked|answering/.test(row.textContent)).length"
 
 
 def keep_screenshot(page):

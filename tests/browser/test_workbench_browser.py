@@ -96,7 +96,7 @@ def test_timeline(made):
 def test_the_clip_plays_on_while_the_model_works(made):
     page = made
     page.get_by_role("button", name="When did it happen?").click()
-    page.locator(".cc-waiting", has_text="thinking").wait_for()
+    page.locator(".cc-waiting", has_text="answering").wait_for()
     began = video(page, "currentTime")
     page.locator(".cc-screen").click()
     wait_until_past(page, began + 0.2)
