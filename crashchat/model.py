@@ -90,7 +90,7 @@ def attend_by_frame(
     **_: Any,                 # what other implementations need
 ) -> tuple[torch.Tensor, None]:  # [1,frames*patches,heads,dim]
     "Attention within each of many equally large frames, as one batched call."
-    _, heads, total, dim = query.shape
+    heads, total, dim = query.shape[1:]
     length = frame_patches or total
 
     def by_frame(tensor: torch.Tensor) -> torch.Tensor:  # [frames,heads,patches,dim]
@@ -264,7 +264,8 @@ def load_model(
     attention = attention_for(device, packed)
     try:
         read = read_original if kind == ORIGINAL_TYPE else read_native
-        model = read(folder, attention).to(device).eval()
+        model: Any = read(folder, attention)  # the stub of `to` takes no device name
+        model.to(device).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
         raise CrashchatError(folder, f"cannot be loaded: {str(error).splitlines()[0]}") from error

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LOCK_WAIT_S', 'HASHED_UP_TO', 'INPUTS', 'TEXT_BARS', 'project_root', 'enter_project', 'App', 'app_named', 'converted',
-           'check_parameters', 'new_run_dir', 'only_writer', 'folder_fingerprint', 'Run', 'list_runs', 'record',
-           'equal_runs', 'open_run', 'notebook_config', 'config_table', 'recorded_run', 'check_notebook', 'execute',
-           'launch']
+           'check_parameters', 'new_run_dir', 'holder', 'only_writer', 'folder_fingerprint', 'Run', 'list_runs',
+           'record', 'equal_runs', 'open_run', 'notebook_config', 'config_table', 'recorded_run', 'check_notebook',
+           'execute', 'launch']
 
 # %% ../nbs/40_runs.ipynb #9bced990
 import difflib
@@ -136,7 +136,14 @@ def new_run_dir(
     raise CrashchatError(root, f"holds a thousand runs named {stem}")
 
 # %% ../nbs/40_runs.ipynb #a13f2fb7
-LOCK_WAIT_S = 10.0  # an orphaned kernel ends within about a second; beyond this somebody really is writing
+LOCK_WAIT_S = 30.0  # an orphaned kernel has ended by then; beyond this somebody really is writing
+
+
+def holder(
+    lock: Path,  # a run's writer.lock
+) -> str:
+    "The process id in a lock file."
+    return lock.read_text().strip() or "unknown"
 
 
 @contextmanager
@@ -148,10 +155,13 @@ def only_writer(
     path = Path(run_dir, "writer.lock")
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=wait_s)
+        try:
+            lock.acquire(timeout=min(1.0, wait_s))
+        except Timeout:
+            print(f"{run_dir} is held by process {holder(path)}; waiting for it to end", file=sys.stderr, flush=True)
+            lock.acquire(timeout=wait_s)
     except Timeout:
-        holder = path.read_text().strip() or "unknown"
-        raise CrashchatError(run_dir, f"is being written by process {holder}: wait for it or stop it") from None
+        raise CrashchatError(run_dir, f"is being written by process {holder(path)}: wait for it or stop it") from None
     except OSError as error:
         raise CrashchatError(path, f"cannot be locked: {error.strerror or error}") from error
     try:
@@ -328,12 +338,16 @@ def execute(
         papermill.execute_notebook(
             notebook, output, dict(values), progress_bar=False, start_timeout=120, stdout_file=sys.stdout,
             stderr_file=sys.stderr, config=encrypted, extra_arguments=[f"--IPKernelApp.exec_lines={TEXT_BARS}"],
+            shutdown_kernel="immediate",  # asked politely in mid-cell, as on Ctrl-C, it answers with a traceback of its own
         )
     except PapermillExecutionError as error:
         if error.ename != "CrashchatError":
             raise
         where, _, problem = error.evalue.partition(": ")
         raise CrashchatError(where, problem) from None
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # the bar it interrupted has left its line open
+        raise
     except DeadKernelError as error:
         raise CrashchatError(output, "its process died, perhaps for lack of memory; the same command continues") from error
 

@@ -80,14 +80,15 @@ class TrainConfig:
 
 # %% ../nbs/14_train.ipynb #ee44e366
 _DEMO = {
-    "model": "ckpt/pocket", "data": "data/demo", "epochs": 3, "learning_rate": 3e-3, "projector_learning_rate": 1e-4, "batch_questions": 48,
-    "clips_per_pass": 12, "average": "questions", "precision": "bf16", "gradient_checkpointing": False, "lora_rank": 16,
+    "model": "ckpt/pocket", "data": "data/demo", "epochs": 3, "learning_rate": 5e-3, "projector_learning_rate": 5e-3,
+    "batch_questions": 48, "clips_per_pass": 12, "average": "questions", "gradient_checkpointing": False,
     "lora_dropout": 0.0, "eval_steps": 34,
 }
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "gpu": {},
     "demo": _DEMO,
-    "smoke": {**_DEMO, "max_steps": 4, "max_clips": 8, "batch_questions": 12, "clips_per_pass": 3, "eval_steps": 2, "lora_rank": 8},
+    "smoke": {**_DEMO, "max_steps": 4, "max_clips": 8, "batch_questions": 12, "clips_per_pass": 3, "eval_steps": 2,
+              "lora_rank": 8},
 }
 
 

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'NO_CASES', 'Analyst', 'Asked', 'words_for', 'ask_together', 'Session', 'AskingSession', 'timeline',
-           'text_of', 'reading_of', 'origin_of', 'summary_html', 'detail_html', 'pane', 'Screen', 'legend_html',
-           'analyst_html', 'searched', 'show_list', 'show_case', 'show_answers', 'show_work', 'Workbench']
+           'text_of', 'said_by', 'reading_of', 'origin_of', 'summary_html', 'detail_html', 'pane', 'Screen',
+           'legend_html', 'analyst_html', 'searched', 'show_list', 'show_case', 'show_answers', 'show_work',
+           'Workbench']
 
 # %% ../nbs/33_workbench.ipynb #2d315511
 import contextvars
@@ -230,6 +231,13 @@ def text_of(
     return html.escape(str(value))
 
 
+def said_by(
+    answer: Answer,
+) -> str:
+    "The answer's words, or that there are none."
+    return answer.text.strip() or "an empty answer"
+
+
 def reading_of(
     answer: Answer,
 ) -> str:
@@ -263,7 +271,7 @@ def summary_html(
     if waiting:
         model, kind = "answering", "cc-none cc-waiting"
     elif asked is not None:
-        model = asked.answer.text if asked.answer else "failed"
+        model = said_by(asked.answer) if asked.answer else "failed"
         kind = "cc-unread" if asked.answer is None or asked.answer.value is None else ""
     lines = []
     for lane, text, looks in (("prediction", model, kind), ("truth", truth or "none", "" if truth else "cc-none")):
@@ -286,7 +294,7 @@ def detail_html(
     elif asked.answer is None:
         rows.append(("Failed", text_of(asked.error), "cc-unread"))
     else:
-        rows.append((LANES["prediction"][0], text_of(asked.answer.text), "cc-prediction"))
+        rows.append((LANES["prediction"][0], text_of(said_by(asked.answer)), "cc-prediction"))
         if asked.task != "free":
             rows.append(("Read as", text_of(reading_of(asked.answer)), "cc-unread" if asked.answer.value is None else ""))
         if asked.answer.confidence is not None:

@@ -72,7 +72,7 @@ def test_a_killed_training_is_continued_by_the_same_command_to_the_same_step(wor
         (tmp_path / name).symlink_to(workplace / name)
     words = ["train", "-p", "profile", "smoke", "-p", "max_steps", "12", "-p", "eval_steps", "2", "-p", "patience", "20"]
     killed = begin(tmp_path, *words)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 500
     while not list(tmp_path.glob("runs/train-*/checkpoints/checkpoint-*/trainer_state.json")):
         assert time.monotonic() < deadline and killed.poll() is None
         time.sleep(0.05)

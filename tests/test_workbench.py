@@ -154,6 +154,13 @@ def test_unparsed_answer_is_shown_as_such():
     assert list(workbench.frame()["parsed"]) == [False]
 
 
+def test_empty_answer_is_shown_as_such():
+    workbench = Workbench(CASES, Fake({**TEXTS, "crash_description": "  "}))
+    workbench.screen.tasks["crash_description"].click()
+    done(workbench)
+    assert "an empty answer" in workbench.screen.detail.value and "an empty answer" in workbench.screen.summaries["crash_description"].value
+
+
 def test_frame_can_be_replayed(workbench):
     workbench.ask_all()
     first = done(workbench).frame()

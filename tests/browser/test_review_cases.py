@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 
 import pytest
@@ -38,8 +39,11 @@ def review(lab, page):
     for name in ("ckpt", "runs"):
         if (CHECKOUT / name).exists():
             (lab.root / name).symlink_to(CHECKOUT / name)
-    make_set(lab.root / "data" / "demo", {"test": 8}, seed=7)
+    cases = make_set(lab.root / "data" / "demo", {"test": 8}, seed=7)
     lab.open(page, "nbs/apps/review_cases.ipynb")
+    crash = next(case for case in cases if case.truth["crash_recognition"] == "Yes")
+    page.locator(".cc-list select").select_option(crash.case_id.removeprefix("videos/"))
+    page.locator(f".cc-player[aria-label*='{crash.case_id}']").wait_for()
     wait_for_clip(page)
     return page
 
@@ -57,6 +61,8 @@ def test_a_case_is_played_asked_and_answered(review):
     page.wait_for_function(f"{OPEN_QUESTIONS} === 0")
     assert page.locator(".cc-detail dt", has_text="Failed").count() == 0
     assert "simulated clips only" in page.locator(".cc-banner").inner_text()
-    assert page.locator(".cc-span[title^=Model]").count() == 1
+    assert page.locator(".cc-span[title^=Annotated]").count() == 1
+    span_was_read = page.locator(".cc-detail dd", has_text=re.compile(r"^from \d")).count()  # a model may answer anything; what was read is drawn
+    page.wait_for_function("n => document.querySelectorAll('.cc-span[title^=Model]').length === n", arg=span_was_read)
     keep_screenshot(page)
     assert page.faults == []
