@@ -87,7 +87,8 @@ def test_a_killed_training_is_continued_by_the_same_command_to_the_same_step(wor
     assert len(read_json(folder / "provenance.json")["continued"]) == 1
 
 
-def test_a_missing_data_folder_is_one_line(tmp_path):
+def test_a_missing_data_folder_is_one_line(workplace, tmp_path):
+    (tmp_path / "ckpt").symlink_to(workplace / "ckpt")
     done = crashchat("train", "-p", "profile", "smoke", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("crashchat: data/demo")

@@ -2,7 +2,7 @@
 
 import nbformat
 import pytest
-from lab_page import video, wait_for_clip, wait_for_time, wait_until_past
+from lab_page import VIDEO, video, wait_for_clip, wait_for_time, wait_until_past
 
 MADE = """
 import time
@@ -115,6 +115,19 @@ def test_copies_and_unreadable_clips(made):
     page.locator(".cc-error", has_text="broken.mp4: is not a video").wait_for()
     page.locator(".cc-list select").select_option(index=3)
     page.locator(".cc-error", has_text="gone.mp4: no such file").wait_for()
+
+
+def test_a_clip_the_browser_refuses_comes_again_as_a_copy(made):
+    page = made
+    choose(page, 0, "plays")
+    wait_for_clip(page)
+    first = video(page, "src")
+    page.locator(VIDEO).dispatch_event("error")  # what a browser without the codec does
+    page.wait_for_function(f"first => ![first, ''].includes(document.querySelector('{VIDEO}').src)", arg=first)
+    wait_for_clip(page)
+    page.locator(VIDEO).dispatch_event("error")
+    page.locator(".cc-error", has_text="the browser cannot play it").wait_for()
+    choose(page, 1, "refused")
 
 
 def test_python_reads_and_seeks(made):
