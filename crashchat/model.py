@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'CARD_FILE', 'POCKET_NOTICE', 'SPECIAL_TOKENS', 'PIECES', 'POCKET_CARD', 'ORIGINAL_TYPE', 'ORIGINAL_NAMES',
            'VIDEO_VISION_FIELDS', 'LORA_TARGETS', 'ADAPTER_CARD', 'ModelCard', 'read_card', 'attend_by_frame',
-           'attention_for', 'train_tokenizer', 'token_id', 'pocket_config', 'build_pocket', 'Loaded', 'save_model',
-           'replace_folder', 'checkpoint_folder', 'load_model', 'read_native', 'native_name', 'native_config',
+           'attention_for', 'train_tokenizer', 'token_id', 'pocket_config', 'build_pocket', 'Loaded', 'whole_folder',
+           'save_model', 'checkpoint_folder', 'load_model', 'read_native', 'native_name', 'native_config',
            'read_original', 'AdapterCard', 'base_key', 'new_adapter', 'save_adapter', 'add_adapter']
 
 # %% ../nbs/10_model.ipynb #61d88a13
@@ -15,7 +15,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -202,37 +203,37 @@ class Loaded:
     adapter: "AdapterCard | None" = None
 
 
+@contextmanager
+def whole_folder(
+    folder: str | Path,  # made or replaced
+) -> Iterator[Path]:     # where to write
+    "A folder that appears only when the block ends well. Raises CrashchatError if it cannot be written."
+    target = Path(folder)
+    building, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    try:
+        building.mkdir(parents=True)
+        yield building
+        if target.exists():
+            target.rename(old)
+        building.rename(target)
+    except OSError as error:
+        raise CrashchatError(target, f"cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def save_model(
     folder: str | Path,  # made or replaced
     model: VideoLlama3ForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     card: ModelCard,
 ):
-    "Write weights, tokenizer and card; the folder appears only when it is complete. Raises CrashchatError if it cannot be written."
-    target = Path(folder)
-    building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        building.mkdir(parents=True)
+    "Write weights, tokenizer and card, whole or not at all. Raises CrashchatError if they cannot be written."
+    with whole_folder(folder) as building:
         model.save_pretrained(building)
         tokenizer.save_pretrained(building)
         write_json(building / CARD_FILE, asdict(card))
-        replace_folder(building, target)
-    except OSError as error:
-        raise CrashchatError(target, f"cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
-def replace_folder(
-    new: Path,     # complete folder beside the target
-    target: Path,  # replaced if it is there
-):
-    "Put a finished folder in place of an older one."
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/10_model.ipynb #496cd1b1
 def checkpoint_folder(
@@ -402,19 +403,11 @@ def save_adapter(
     model: PeftModel,
     card: AdapterCard,
 ):
-    "Write an adapter that peft alone can load, with its card; whole or not at all."
-    target = Path(folder)
-    building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        building.mkdir(parents=True)
+    "Write an adapter that peft alone can load, with its card; whole or not at all. Raises CrashchatError if it cannot be written."
+    with whole_folder(folder) as building:
         model.save_pretrained(str(building), save_embedding_layers=False)
         (building / "README.md").unlink(missing_ok=True)  # peft's empty form; the card says what there is to say
         write_json(building / ADAPTER_CARD, asdict(card))
-        replace_folder(building, target)
-    except OSError as error:
-        raise CrashchatError(target, f"cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def add_adapter(

@@ -1,3 +1,4 @@
+import errno
 import json
 
 import numpy as np
@@ -21,6 +22,7 @@ from crashchat.model import (
     read_card,
     save_adapter,
     train_tokenizer,
+    whole_folder,
 )
 from crashchat.packing import collate, pack, token_losses
 from crashchat.preprocess import ClipInput, clip_prefix, encode_question
@@ -51,6 +53,20 @@ def test_a_model_survives_saving(tmp_path):
         torch.testing.assert_close(loaded.model(input_ids=ids).logits, model(input_ids=ids).logits, rtol=0, atol=0)
     assert loaded.card.notice and "simulated" in loaded.card.notice
     assert [p.name for p in tmp_path.iterdir()] == ["pocket"]
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path):
+    with whole_folder(tmp_path / "made") as building:
+        (building / "a").write_text("first")
+    with pytest.raises(CrashchatError, match=r"made: cannot be written: No space left"):
+        with whole_folder(tmp_path / "made") as building:
+            (building / "a").write_text("second")
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert (tmp_path / "made" / "a").read_text() == "first"
+    with whole_folder(tmp_path / "made") as building:
+        (building / "b").write_text("third")
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["b"]
 
 
 def test_what_is_no_videollama3_is_refused(tmp_path):
