@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from peft import PeftModel
 from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from .cases import read_cases, read_questions
 from .core import Case, CrashchatError, append_jsonl, atomic_write, read_jsonl
@@ -373,6 +374,8 @@ def make_trainer(
         data_collator=lambda examples: collate([e.packed for e in examples], [e.features for e in examples], pad_id),
         callbacks=[EarlyStoppingCallback(config.patience, config.min_improvement), MetricsLog(run_dir / "metrics.jsonl")],
     )
+    trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # in a notebook it is an HTML table, which a terminal never shows
+    trainer.add_callback(ProgressCallback)
     trainer.average = config.average
     trainer.model_accepts_loss_kwargs = True  # the loss is already divided over the whole step
     return trainer

@@ -21,8 +21,8 @@ def test_every_step_leaves_its_result(report, workplace):
     assert "simulated clips only" in page
     answers = [Answer.from_row(row) for row in read_jsonl(report.with_name("answers.jsonl"))]
     assert len(answers) == 6 and all(answer.adapter for answer in answers)
-    [scores] = workplace.glob("runs/evaluate-test-smoke-*/scores.json")
-    assert {"model", "best constant", "black frames"} <= {row["who"] for row in read_json(scores)}
+    found = [{row["who"] for row in read_json(path)} for path in workplace.glob("runs/evaluate-test-smoke-*/scores.json")]
+    assert any({"model", "best constant", "black frames"} <= who for who in found)  # other tests evaluate here too
 
 
 def test_a_second_call_runs_nothing_again(report, workplace, monkeypatch, capfd):
