@@ -228,7 +228,7 @@ def package_rows() -> list[tuple[str, str, str]]:  # what, found, remedy
             rows.append((name, "missing", "NEEDED: pip install -c constraints.txt -e ."))
     return rows
 
-
+# %% ../nbs/41_cli.ipynb #52d43aed
 def machine_rows() -> list[tuple[str, str, str]]:  # what, found, remedy
     "Cores, memory, disk, GPU and fast attention."
     import psutil
@@ -252,7 +252,7 @@ def machine_rows() -> list[tuple[str, str, str]]:  # what, found, remedy
         ("flash-attn", flash, "" if flash != "missing" or not gpus else "slower attention is used; pip install -e '.[gpu]'"),
     ]
 
-
+# %% ../nbs/41_cli.ipynb #1de270b2
 def project_rows() -> list[tuple[str, str, str]]:  # what, found, remedy
     "The checkout: app notebooks, checkpoints, kernel."
     from jupyter_client.kernelspec import KernelSpecManager

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'CARD_FILE', 'POCKET_NOTICE', 'SPECIAL_TOKENS', 'PIECES', 'POCKET_CARD', 'ORIGINAL_TYPE', 'ORIGINAL_NAMES',
-           'VIDEO_VISION_FIELDS', 'LORA_TARGETS', 'ADAPTER_CARD', 'ModelCard', 'read_card', 'attend_by_frame',
+           'VIDEO_VISION_FIELDS', 'LORA_TARGETS', 'ADAPTER_CARD', 'ModelCard', 'read_card', 'attend_by_frame', 'attend',
            'attention_for', 'train_tokenizer', 'token_id', 'pocket_config', 'build_pocket', 'Loaded', 'whole_folder',
            'save_model', 'checkpoint_folder', 'load_model', 'read_native', 'native_name', 'native_config',
            'read_original', 'AdapterCard', 'base_key', 'new_adapter', 'save_adapter', 'add_adapter']
@@ -30,6 +30,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AttentionInterface,
+    AttentionMaskInterface,
     AutoTokenizer,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -38,6 +39,8 @@ from transformers import (
     VideoLlama3ForConditionalGeneration,
     VideoLlama3VisionConfig,
 )
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from .core import CrashchatError, read_json, write_json
 
@@ -97,13 +100,29 @@ def attend_by_frame(
     def by_frame(tensor: torch.Tensor) -> torch.Tensor:  # [frames,heads,patches,dim]
         return tensor[0].unflatten(1, (total // length, length)).transpose(0, 1)
 
-    mixed = torch.nn.functional.scaled_dot_product_attention(
-        by_frame(query), by_frame(key), by_frame(value), scale=scaling
-    )
-    return mixed.transpose(1, 2).reshape(1, total, heads, dim), None
+    mixed, _ = attend(module, by_frame(query), by_frame(key), by_frame(value), None, scaling=scaling, is_causal=False)
+    return mixed.reshape(1, total, heads, dim), None
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,      # [B,heads,L,dim]
+    key: torch.Tensor,        # [B,key heads,K,dim]
+    value: torch.Tensor,      # same
+    attention_mask: torch.Tensor | None,  # bool [B,1,L,K]
+    **given: Any,             # scaling and the like
+) -> tuple[torch.Tensor, None]:  # [B,L,heads,dim]
+    "PyTorch's attention; on a CPU in float32, where its bfloat16 kernels take longer."
+    if query.device.type != "cpu":
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **given)
+    with torch.autocast("cpu", enabled=False):
+        mixed, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **given)
+    return mixed.to(query.dtype), None
 
 
 AttentionInterface.register("sdpa_by_frame", attend_by_frame)
+AttentionInterface.register("sdpa_float32", attend)
+AttentionMaskInterface.register("sdpa_float32", sdpa_mask)
 
 
 def attention_for(
@@ -113,7 +132,7 @@ def attention_for(
     "The attention implementation for each half of the model, said in a log line."
     flash = torch.device(device).type == "cuda" and find_spec("flash_attn") is not None
     vision = "flash_attention_2" if flash else "sdpa_by_frame"
-    text = "flash_attention_2" if flash and not packed else "sdpa"
+    text = "flash_attention_2" if flash and not packed else "sdpa" if torch.device(device).type == "cuda" else "sdpa_float32"
     log.info("attention on %s: %s (language), %s (vision)", device, text, vision)
     return {"text_config": text, "vision_config": vision, "": text}
 

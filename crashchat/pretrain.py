@@ -40,7 +40,7 @@ from .tasks import TASKS, format_seconds
 class Stage:
     "A stretch of training on windows of one length."
 
-    frames: int  # frames a window, at 4 frames a second; 0 = any length from 20 to the whole clip
+    frames: int  # frames a window, at 4 frames a second; 0 = as long as some clip
     steps: int   # optimiser steps
     clips: int   # windows a step and process
 
@@ -50,12 +50,12 @@ class PretrainConfig:
     "Everything that decides the pocket base."
 
     seed: int = 0
-    clips: int = 4500          # simulated clips rendered once
+    clips: int = 6000          # simulated clips rendered once
     processes: int = 2         # one-thread processes, gradients averaged
     learning_rate: float = 5e-3  # of Muon, on matrices; AdamW gets 0.4 of it for the rest
     warmup_steps: int = 100
     stages: tuple[Stage, ...] = (
-        Stage(2, 150, 24), Stage(4, 200, 20), Stage(8, 250, 16), Stage(16, 300, 10), Stage(0, 850, 6),
+        Stage(2, 150, 24), Stage(4, 200, 20), Stage(8, 250, 16), Stage(16, 300, 10), Stage(0, 1800, 6),
     )
 
     @property
@@ -158,6 +158,8 @@ def lesson(
     times_s = TIMES_S[first : first + frames]
     asked = times_s[np.sort(rng.choice(frames, min(states, frames), replace=False))]
     at = [(f"State at {time_s - times_s[0]:.1f}?", state_at(scenario, time_s)) for time_s in asked]
+    if frames == frame_count(scenario) and rng.random() < 0.25:
+        return at + [(TASKS[task].question, answer) for task, answer in scenario_truth(scenario).items()]
     return at + facts(scenario, times_s[0], frames / FPS, rng)
 
 # %% ../nbs/17_pretrain.ipynb #c09f7444
@@ -188,8 +190,9 @@ def batch_at(
 ) -> dict[str, torch.Tensor]:    # as `collate` gives, but with `patches` and `grid` in place of features
     "One batch of windows of one length."
     rng = np.random.default_rng(seed)
-    frames = stage.frames or int(rng.integers(20, world.counts.max() + 1))
-    chosen = rng.choice(np.flatnonzero(world.counts >= frames), stage.clips)
+    frames = stage.frames or int(rng.choice(world.counts))
+    whole = not stage.frames and rng.random() < 0.5  # half of the long windows are clips as they are
+    chosen = rng.choice(np.flatnonzero(world.counts == frames if whole else world.counts >= frames), stage.clips)
     counts = [HEIGHT_PX * WIDTH_PX // TOKEN_PX**2] * frames
     packed, patches = [], []
     for clip in chosen:

@@ -188,7 +188,7 @@ def folder_fingerprint(
         parts.append(f"{path.relative_to(root)} {content}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16] if parts else None
 
-
+# %% ../nbs/40_runs.ipynb #da288c4d
 @dataclass(frozen=True)
 class Run:
     "One run folder, as far as its files tell."
@@ -216,7 +216,7 @@ def list_runs(
             continue  # a folder of somebody else's making, or one that a full disk left without its record
     return sorted(found, key=lambda run: (run.started_utc, run.run_dir.name), reverse=True)
 
-# %% ../nbs/40_runs.ipynb #da288c4d
+# %% ../nbs/40_runs.ipynb #001fc95a
 INPUTS = ("data", "model", "adapter")  # fields that name a folder the run reads
 
 
@@ -239,7 +239,7 @@ def equal_runs(
     values = {name: entry["value"] for name, entry in wanted["values"].items()}
     return [run for run in list_runs(root) if (run.app, run.values, run.inputs) == (wanted["app"], values, wanted["inputs"])]
 
-
+# %% ../nbs/40_runs.ipynb #27da2998
 def open_run(
     app: App,                          # what runs
     config: Any,                       # its resolved dataclass
@@ -307,7 +307,7 @@ def recorded_run(
         yield folder
         write_json(folder / "finished.json", {"seconds": round(time.monotonic() - began, 1)})
 
-# %% ../nbs/40_runs.ipynb #abf26f5b
+# %% ../nbs/40_runs.ipynb #fb1b8c22
 def check_notebook(
     notebook: Path,     # an app notebook
 ):
@@ -317,7 +317,7 @@ def check_notebook(
     if tagged != 1:
         raise CrashchatError(notebook, f"must have exactly one cell tagged parameters, has {tagged}")
 
-
+# %% ../nbs/40_runs.ipynb #6824bcfd
 TEXT_BARS = "import tqdm.auto, tqdm.std; tqdm.auto.tqdm, tqdm.auto.trange = tqdm.std.tqdm, tqdm.std.trange"  # run in the kernel
 
 

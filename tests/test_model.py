@@ -111,7 +111,7 @@ def test_a_malformed_card_is_refused(tmp_path):
 
 
 def test_attention_is_chosen_not_crashed_on():
-    assert attention_for("cpu")["text_config"] == "sdpa"
+    assert attention_for("cpu")["text_config"] == "sdpa_float32"
     assert attention_for("cuda", packed=True)["text_config"] == "sdpa"
 
 
