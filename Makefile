@@ -1,11 +1,11 @@
-# On a machine with Python 3.10 to 3.12, git and make: `make demo`, `make lab`, `make test`.
+# On a machine with Python 3.11 or 3.12, git and make: `make demo`, `make lab`, `make test`.
 # The environment is made once in .venv and again only when pyproject.toml or constraints.txt change.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo lab test test-browser readme clean
+.PHONY: help demo lab test test-browser notebooks readme clean
 .NOTPARALLEL:
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make lab           JupyterLab on the review workbench"
 	@echo "make test          every check but the browser's"
 	@echo "make test-browser  the workbench in a real Chromium"
+	@echo "make notebooks     run the library notebooks and keep what their examples show"
 	@echo "make readme        README.md from nbs/index.ipynb"
 	@echo "make clean         remove caches and built files; data, checkpoints and runs stay"
 
@@ -36,6 +37,12 @@ test: .venv/installed-dev
 test-browser: .venv/installed-dev
 	@command -v chromium >/dev/null || { echo "make test-browser needs Debian's chromium: apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest tests/browser
+
+notebooks: export OMP_NUM_THREADS = 1
+
+notebooks: .venv/installed-dev
+	$(BIN)/python .ci/outputs.py
+	$(BIN)/nbdev_clean
 
 readme: .venv/installed-dev
 	$(BIN)/python .ci/readme.py

@@ -1,8 +1,7 @@
 """Write constraints.txt: every package that crashchat[dev] brings into this environment, at its exact version.
 
 Run it in an environment in which `make test` passed. Local version labels (+cpu) are dropped, so that an index may offer the
-build for its machines. A package whose version does not support Python 3.10 is pinned for the versions that it supports; on
-3.10 the lower bounds of pyproject.toml decide.
+build for its machines.
 """
 
 from importlib import metadata
@@ -45,13 +44,8 @@ def installed(name: str) -> bool:
 
 
 def line(name: str) -> str:
-    "One pin, with a marker where the version does not support the oldest Python."
-    meta = metadata.metadata(name)
-    version = Version(meta["Version"])
-    needs = Requirement(f"x{meta['Requires-Python'] or ''}").specifier
-    first = next(minor for minor in (10, 11, 12) if needs.contains(f"3.{minor}.20"))
-    marker = "" if first == 10 else f'; python_version >= "3.{first}"'
-    return f"{canonicalize_name(name)}=={version.public}{marker}"
+    "One pin."
+    return f"{canonicalize_name(name)}=={Version(metadata.version(name)).public}"
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 __all__ = ['log', 'CARD_FILE', 'POCKET_NOTICE', 'SPECIAL_TOKENS', 'PIECES', 'POCKET_CARD', 'ORIGINAL_TYPE', 'ORIGINAL_NAMES',
            'VIDEO_VISION_FIELDS', 'LORA_TARGETS', 'ADAPTER_CARD', 'ModelCard', 'read_card', 'attend_by_frame', 'attend',
            'attention_for', 'train_tokenizer', 'token_id', 'pocket_config', 'build_pocket', 'Loaded', 'whole_folder',
-           'save_model', 'checkpoint_folder', 'load_model', 'read_native', 'native_name', 'native_config',
-           'read_original', 'AdapterCard', 'base_key', 'new_adapter', 'save_adapter', 'add_adapter']
+           'save_model', 'native_name', 'native_config', 'read_original', 'checkpoint_folder', 'load_model',
+           'read_native', 'AdapterCard', 'base_key', 'new_adapter', 'save_adapter', 'add_adapter']
 
 # %% ../nbs/10_model.ipynb #61d88a13
 import hashlib
@@ -119,7 +119,7 @@ def attend(
         mixed, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **given)
     return mixed.to(query.dtype), None
 
-
+# %% ../nbs/10_model.ipynb #2e7a263a
 AttentionInterface.register("sdpa_by_frame", attend_by_frame)
 AttentionInterface.register("sdpa_float32", attend)
 AttentionMaskInterface.register("sdpa_float32", sdpa_mask)
@@ -176,7 +176,7 @@ def token_id(
         raise CrashchatError("tokenizer", "does not know this token", "token", token)
     return found
 
-
+# %% ../nbs/10_model.ipynb #e430dad3
 def pocket_config(
     tokenizer: PreTrainedTokenizerFast,  # decides the vocabulary and the special token ids
 ) -> VideoLlama3Config:
@@ -221,7 +221,7 @@ class Loaded:
     card: ModelCard
     adapter: "AdapterCard | None" = None
 
-
+# %% ../nbs/10_model.ipynb #395d484b
 @contextmanager
 def whole_folder(
     folder: str | Path,  # made or replaced
@@ -253,60 +253,6 @@ def save_model(
         model.save_pretrained(building)
         tokenizer.save_pretrained(building)
         write_json(building / CARD_FILE, asdict(card))
-
-# %% ../nbs/10_model.ipynb #496cd1b1
-def checkpoint_folder(
-    path: str,  # a folder, or a hub name such as "DAMO-NLP-SG/VideoLLaMA3-7B"
-) -> Path:      # a local folder
-    "Where a checkpoint lies, downloaded first if it is a hub name. Raises CrashchatError if it cannot be found or reached."
-    if Path(path).is_dir():
-        return Path(path)
-    if path.count("/") != 1 or path.startswith((".", "/")):
-        raise CrashchatError(path, "no such checkpoint folder")
-    try:
-        return Path(snapshot_download(path))
-    except (OSError, HFValidationError) as error:
-        raise CrashchatError(path, f"is not a folder here and the hub could not deliver it ({type(error).__name__})") from error
-
-
-def load_model(
-    path: str | Path,           # a checkpoint folder or hub name
-    adapter: str | Path | None = None,  # folder of a LoRA adapter trained on it
-    device: str | None = None,  # "cpu", "cuda", ...; None: a GPU if there is one
-    packed: bool = False,       # the language half must take a mask of its own (training), which flash-attention cannot
-) -> Loaded:
-    "Load a base model, with an adapter if given. Raises CrashchatError naming folder and fault if it is not a VideoLLaMA3."
-    folder = checkpoint_folder(str(path))
-    kind = read_json(folder / "config.json").get("model_type")
-    if kind not in ("video_llama_3", ORIGINAL_TYPE):
-        raise CrashchatError(folder / "config.json", "is not a VideoLLaMA3 checkpoint", "model_type", kind)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    attention = attention_for(device, packed)
-    try:
-        read = read_original if kind == ORIGINAL_TYPE else read_native
-        model: Any = read(folder, attention)  # the stub of `to` takes no device name
-        model.to(device).eval()
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
-        raise CrashchatError(folder, f"cannot be loaded: {str(error).splitlines()[0]}") from error
-    card = read_card(folder, Path(str(path)).name)
-    return Loaded(model, tokenizer, card, None if adapter is None else add_adapter(model, Path(adapter)))
-
-
-def read_native(
-    folder: Path,
-    attention: dict[str, str],
-) -> VideoLlama3ForConditionalGeneration:
-    "A checkpoint in transformers' layout. Raises ValueError naming the first weight that is missing or does not fit."
-    read: Any = VideoLlama3ForConditionalGeneration.from_pretrained  # its stub does not know output_loading_info
-    model, report = read(
-        folder, attn_implementation=attention, dtype="auto", output_loading_info=True,
-        ignore_mismatched_sizes=True, local_files_only=True, use_safetensors=True,  # mismatches are refused below, by name
-    )
-    for fault in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        if report.get(fault):
-            raise ValueError(f"{fault.replace('_', ' ')}, first: {sorted(map(str, report[fault]))[0]}")
-    return model
 
 # %% ../nbs/10_model.ipynb #c8ca6076
 ORIGINAL_TYPE = "videollama3_qwen2"
@@ -376,6 +322,60 @@ def read_original(
         wanted.pop("lm_head.weight", None)
     if wanted:
         raise ValueError(f"missing keys, first: {sorted(wanted)[0]}")
+    return model
+
+# %% ../nbs/10_model.ipynb #496cd1b1
+def checkpoint_folder(
+    path: str,  # a folder, or a hub name such as "DAMO-NLP-SG/VideoLLaMA3-7B"
+) -> Path:      # a local folder
+    "Where a checkpoint lies, downloaded first if it is a hub name. Raises CrashchatError if it cannot be found or reached."
+    if Path(path).is_dir():
+        return Path(path)
+    if path.count("/") != 1 or path.startswith((".", "/")):
+        raise CrashchatError(path, "no such checkpoint folder")
+    try:
+        return Path(snapshot_download(path))
+    except (OSError, HFValidationError) as error:
+        raise CrashchatError(path, f"is not a folder here and the hub could not deliver it ({type(error).__name__})") from error
+
+# %% ../nbs/10_model.ipynb #5e101d74
+def load_model(
+    path: str | Path,           # a checkpoint folder or hub name
+    adapter: str | Path | None = None,  # folder of a LoRA adapter trained on it
+    device: str | None = None,  # "cpu", "cuda", ...; None: a GPU if there is one
+    packed: bool = False,       # the language half must take a mask of its own (training), which flash-attention cannot
+) -> Loaded:
+    "Load a base model, with an adapter if given. Raises CrashchatError naming folder and fault if it is not a VideoLLaMA3."
+    folder = checkpoint_folder(str(path))
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind not in ("video_llama_3", ORIGINAL_TYPE):
+        raise CrashchatError(folder / "config.json", "is not a VideoLLaMA3 checkpoint", "model_type", kind)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    attention = attention_for(device, packed)
+    try:
+        read = read_original if kind == ORIGINAL_TYPE else read_native
+        model: Any = read(folder, attention)  # the stub of `to` takes no device name
+        model.to(device).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
+        raise CrashchatError(folder, f"cannot be loaded: {str(error).splitlines()[0]}") from error
+    card = read_card(folder, Path(str(path)).name)
+    return Loaded(model, tokenizer, card, None if adapter is None else add_adapter(model, Path(adapter)))
+
+# %% ../nbs/10_model.ipynb #aa1ce069
+def read_native(
+    folder: Path,
+    attention: dict[str, str],
+) -> VideoLlama3ForConditionalGeneration:
+    "A checkpoint in transformers' layout. Raises ValueError naming the first weight that is missing or does not fit."
+    read: Any = VideoLlama3ForConditionalGeneration.from_pretrained  # its stub does not know output_loading_info
+    model, report = read(
+        folder, attn_implementation=attention, dtype="auto", output_loading_info=True,
+        ignore_mismatched_sizes=True, local_files_only=True, use_safetensors=True,  # mismatches are refused below, by name
+    )
+    for fault in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if report.get(fault):
+            raise ValueError(f"{fault.replace('_', ' ')}, first: {sorted(map(str, report[fault]))[0]}")
     return model
 
 # %% ../nbs/10_model.ipynb #ff462b0c

@@ -119,7 +119,7 @@ class Example:
     packed: Packed          # prompt, questions and answers as one sequence
     features: torch.Tensor  # [kept tokens, vision width]
 
-
+# %% ../nbs/14_train.ipynb #2c341ad5
 class Examples(torch.utils.data.Dataset):
     "The clips of one split as training examples; features are read from the store when asked for."
 
@@ -158,7 +158,7 @@ class Examples(torch.utils.data.Dataset):
                 faults.append((self.cases[index].case_id, str(error)))
         return faults
 
-
+# %% ../nbs/14_train.ipynb #c4abe3e0
 def look(
     base: Loaded,
     case: Case,
@@ -235,7 +235,7 @@ class PackedTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.mean_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
-
+# %% ../nbs/14_train.ipynb #cd90adf9
 class MetricsLog(TrainerCallback):
     "Writes what the Trainer logs to metrics.jsonl, one row a report."
 
@@ -341,7 +341,7 @@ def train(
         float(state.best_metric if state.best_metric is not None else math.nan), len(training), asked,
     )
 
-
+# %% ../nbs/14_train.ipynb #a0694675
 def optimizer(
     tuned: PeftModel,
     config: TrainConfig,
