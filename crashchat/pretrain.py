@@ -32,7 +32,9 @@ from .features import encode_patches
 from .model import POCKET_CARD, build_pocket, save_model, token_id, train_tokenizer
 from .packing import collate, mean_by_question, pack, token_losses
 from .preprocess import PATCH_PX, TOKEN_PX, clip_prefix, encode_question, to_patches
-from .simulate import CLIP_FPS, Scenario, draw_scenario, render, scenario_truth, state_at
+from .render import render
+from .scenarios import Scenario, draw_scenario, scenario_truth, state_at
+from .simulate import CLIP_FPS
 from .tasks import TASKS, format_seconds
 
 # %% ../nbs/17_pretrain.ipynb #27a95ee7

@@ -17,7 +17,8 @@ from crashchat.pretrain import (
     small_frames,
     window_start,
 )
-from crashchat.simulate import draw_scenario, scenario_truth, state_at, write_clip
+from crashchat.scenarios import draw_scenario, scenario_truth, state_at
+from crashchat.simulate import write_clip
 
 
 def test_every_step_has_a_stage_and_a_rate():
