@@ -155,7 +155,7 @@ class Analyst:
             for (task, question, _), text in zip(asked, texts, strict=True)
         ]
 
-
+# %% ../nbs/15_infer.ipynb #e3c90bf4
 def as_case(
     clip: Case | str | Path,
 ) -> Case:

@@ -12,6 +12,7 @@ __all__ = ['FIRST_SEED', 'FPS', 'MOST_FRAMES', 'HEIGHT_PX', 'WIDTH_PX', 'TIMES_S
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -100,7 +101,7 @@ def small_frames(
         frames[index] = np.asarray(Image.fromarray(large).resize((WIDTH_PX, HEIGHT_PX), Image.Resampling.BICUBIC))
     return frames
 
-
+# %% ../nbs/17_pretrain.ipynb #c3418b43
 def render_world(
     path: Path,   # the .npy file to make
     clips: int,
@@ -182,7 +183,7 @@ def open_world(
     scenarios = [draw_scenario(FIRST_SEED + config.seed * 10_000_000 + index) for index in range(config.clips)]
     return World(scenarios, np.load(path, mmap_mode="r"), np.array([frame_count(scenario) for scenario in scenarios]))
 
-
+# %% ../nbs/17_pretrain.ipynb #818ed83d
 def batch_at(
     world: World,
     stage: Stage,
@@ -208,7 +209,7 @@ def batch_at(
     batch = collate(packed, [torch.empty(0)], token_id(tokenizer, "<|endoftext|>"))
     return {**batch, "features": torch.cat(patches), "frames": torch.tensor(frames * stage.clips)}
 
-
+# %% ../nbs/17_pretrain.ipynb #eea75bed
 def window_start(
     scenario: Scenario,
     frames: int,   # in the window
@@ -239,7 +240,7 @@ def optimizers(
         torch.optim.AdamW(rest, lr=0.4 * learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
-
+# %% ../nbs/17_pretrain.ipynb #3dfe1d19
 def rate_at(
     step: int,
     config: PretrainConfig,
@@ -249,7 +250,7 @@ def rate_at(
     done = max(0.0, (step - (config.steps - last)) / last)
     return min(1.0, (step + 1) / config.warmup_steps) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
-
+# %% ../nbs/17_pretrain.ipynb #6c8354bd
 def batch_losses(
     model: VideoLlama3ForConditionalGeneration,
     batch: dict[str, torch.Tensor],  # from `batch_at`
@@ -307,7 +308,7 @@ def _work(
             save_model(run_dir / "model", model, tokenizer, POCKET_CARD)
     dist.destroy_process_group()
 
-
+# %% ../nbs/17_pretrain.ipynb #0d2c37a3
 def save_state(
     path: Path,
     step: int,  # steps done
@@ -359,6 +360,7 @@ def pretrain(
         spawn(
             _work, (config, run_dir, os.path.join(meeting, "meeting")), nprocs=config.processes, join=True
         )
+    shutil.copyfile(run_dir / "metrics.jsonl", run_dir / "model" / "pretraining.jsonl")
     return run_dir / "model"
 
 

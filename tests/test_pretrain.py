@@ -1,24 +1,32 @@
 import numpy as np
 import pytest
+import torch
 
 from crashchat.core import CrashchatError, read_jsonl
-from crashchat.model import POCKET_CARD, load_model
+from crashchat.model import POCKET_CARD, load_model, train_tokenizer
 from crashchat.preprocess import read_clip, to_patches
 from crashchat.pretrain import (
     FIRST_SEED,
     FPS,
+    HEIGHT_PX,
+    MOST_FRAMES,
     TIMES_S,
+    WIDTH_PX,
     PretrainConfig,
     Stage,
+    World,
+    batch_at,
     frame_count,
     lesson,
     pretrain,
     rate_at,
     small_frames,
     window_start,
+    world_texts,
 )
 from crashchat.scenarios import draw_scenario, scenario_truth, state_at
 from crashchat.simulate import write_clip
+from crashchat.tasks import TASKS
 
 
 def test_every_step_has_a_stage_and_a_rate():
@@ -47,6 +55,28 @@ def test_a_whole_clip_is_asked_what_the_annotations_say():
     if "Crash from, to?" in said:
         assert said["Crash from, to?"] == truth["crash_localization"]
     assert dict(lesson(crash(False), 0, 20, np.random.default_rng(0)))["Event?"] == "no collision."
+
+
+def test_one_whole_clip_in_four_is_asked_the_six_tasks_and_no_window_is():
+    scenario = crash()
+    count, tasks = frame_count(scenario), {TASKS[name].question: answer for name, answer in scenario_truth(scenario).items()}
+    lessons = [dict(lesson(scenario, 0, count, np.random.default_rng(seed))) for seed in range(200)]
+    asked = [said for said in lessons if tasks.keys() & said.keys()]
+    assert 30 <= len(asked) <= 70 and all(tasks.items() <= said.items() for said in asked)
+    windows = [dict(lesson(scenario, 0, count - 1, np.random.default_rng(seed))) for seed in range(50)]
+    assert not any(tasks.keys() & said.keys() for said in windows)
+
+
+def test_a_batch_is_decided_by_its_seed_and_long_windows_are_often_whole_clips():
+    scenarios = [draw_scenario(FIRST_SEED + index) for index in range(8)]
+    counts = np.array([frame_count(scenario) for scenario in scenarios])
+    world = World(scenarios, np.zeros((8, MOST_FRAMES, HEIGHT_PX, WIDTH_PX, 3), np.uint8), counts)
+    tokenizer = train_tokenizer(world_texts(scenarios))
+    first, again, other = (batch_at(world, Stage(0, 1, 2), seed, tokenizer, 3) for seed in ((0, 1, 0), (0, 1, 0), (0, 2, 0)))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert first["features"].shape != other["features"].shape or not torch.equal(first["features"], other["features"])
+    lengths = {int(batch_at(world, Stage(0, 1, 1), (0, step, 0), tokenizer, 3)["frames"]) for step in range(30)}
+    assert lengths <= set(counts.tolist()) and len(lengths) > 1
 
 
 def test_a_windows_clock_starts_at_zero_and_a_cut_crash_has_no_interval():
@@ -96,7 +126,7 @@ def test_a_tiny_pretraining_runs_resumes_and_loads(tmp_path):
     model = load_model(pretrain(tmp_path / "run", config), device="cpu")
     assert model.card.name == "pocket"
     rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [25]
+    assert [row["step"] for row in rows] == [25] and read_jsonl(tmp_path / "run" / "model" / "pretraining.jsonl") == rows
     pretrain(tmp_path / "run", config)  # finished: nothing left to do
     assert read_jsonl(tmp_path / "run" / "metrics.jsonl") == rows
     with pytest.raises(CrashchatError, match="other settings"):
