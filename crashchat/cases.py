@@ -225,7 +225,7 @@ def _join(
                     raise CrashchatError(where, problem, field, value)
     return list(clips.values())
 
-
+# %% ../nbs/03_cases.ipynb #103b0058
 def read_cases(
     root: str | os.PathLike,   # a data folder; paths in its annotations are below it
     split: str | None = None,  # "train", "val" or "test"; None for all
@@ -274,7 +274,7 @@ def _rows_by_task(
             rows[task].append(record_row(Record(task, video, questions[task], answer, case.source, len(rows[task]))))
     return rows
 
-
+# %% ../nbs/03_cases.ipynb #337b45a1
 def write_cases(
     root: str | os.PathLike,    # data folder the clips lie in; annotations go to its annotations/
     cases: Iterable[Case],      # annotated clips below root

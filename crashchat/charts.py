@@ -79,7 +79,7 @@ def timeline_frame(
                 rows.append((lane, "first cue", float(value), float(value)))
     return pd.DataFrame(rows, columns=["lane", "what", "start_s", "end_s"])
 
-
+# %% ../nbs/30_charts.ipynb #f84dbc1a
 def timeline(
     frame: "pd.DataFrame",  # lane ("truth", "prediction", "reviewer"), what ("crash", "first cue"), start_s, end_s
     length_s: float,        # length of the clip; answers beyond it widen the axis
@@ -125,7 +125,7 @@ def who_colour(
     return alt.Color("who:N", sort=list(names), title=None,
                      scale=alt.Scale(domain=list(names), range=[colours[name] for name in names]))
 
-
+# %% ../nbs/30_charts.ipynb #9563094f
 def iou_distribution(
     frame: "pd.DataFrame",  # who, iou (0..1): one row a clip
 ) -> AnyChart:
@@ -231,7 +231,7 @@ def score_panel(
     dots = base.mark_point(filled=True, size=75, opacity=1).encode(x=alt.X("value:Q", title=title, scale=scale))
     return alt.layer(spans, dots).properties(width=WIDTH_PX - 120, height=alt.Step(11, **{"for": "offset"}))
 
-
+# %% ../nbs/30_charts.ipynb #66526ea7
 def scores_chart(
     frame: "pd.DataFrame",  # as `evaluate.score` gives: task, metric, value, low, high, who
 ) -> AnyChart:

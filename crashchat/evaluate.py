@@ -192,7 +192,7 @@ def given_answer(
     "The answer in a row."
     return None if row["error"] else Answer.from_row({field.name: row[field.name] for field in fields(Answer)})
 
-
+# %% ../nbs/21_evaluate.ipynb #ad96a76f
 def predict(
     analyst: Asked,            # anything with `ask`
     cases: Sequence[Case],     # annotated clips
@@ -284,7 +284,7 @@ def tidy(
     numbers = {name: float for name in ("value", "low", "high")}
     return pd.DataFrame(list(rows), columns=COLUMNS).astype(numbers)
 
-
+# %% ../nbs/21_evaluate.ipynb #e5c407f2
 # Which of a task's metrics decide whether it was learned: no single constant is good at both of a pair.
 HEADLINES: Mapping[str, tuple[str, ...]] = {
     "crash_recognition": ("accuracy", "macro F1"),
@@ -444,7 +444,7 @@ def constant_tally(
     said = [None if length is None else Span(constant.start * length, constant.end * length) for length in lengths]
     return tally_of(task, cases, said)
 
-
+# %% ../nbs/21_evaluate.ipynb #11fa8919
 def constants(
     fit_cases: Sequence[Case],        # other clips, to choose the fitted constant on; none: it is left out
     cases: Sequence[Case],            # the clips that are scored
@@ -522,7 +522,7 @@ def verdict_on(
         return "beats the best constant, intervals touch"
     return "does not beat the best constant"
 
-
+# %% ../nbs/21_evaluate.ipynb #2faa94f8
 def compare_to_constants(
     scores: "pd.DataFrame",  # COLUMNS, with the rows of "model" and "best constant"; "black frames" if they were asked
 ) -> "pd.DataFrame":         # a row a task and headline metric

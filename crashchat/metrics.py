@@ -274,7 +274,7 @@ def pre_crash_columns(
     error = np.where(unread, charged, np.abs(said - cue))
     return np.concatenate([overlap_columns(tta_ious(said, cue, crash)), np.stack([due, left, off, error], -1)], -1)
 
-
+# %% ../nbs/20_metrics.ipynb #af86d134
 def pre_crash_tally(
     pred: Sequence[float | None],   # predicted times, seconds; None where unreadable
     cue_s: Sequence[float],         # annotated first visible cue
@@ -323,7 +323,7 @@ def load_bert(
         raise CrashchatError("BERTScore", f"{name} has {layers} layers", "bert_layer", layer)
     return found
 
-
+# %% ../nbs/20_metrics.ipynb #377a3ce3
 def match_tokens(
     pred: Any,            # tensor [P,D]: unit-length embeddings of the predicted text's tokens
     truth: Any,           # tensor [T,D]: same for the annotated text

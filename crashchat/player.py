@@ -115,7 +115,7 @@ def _encode(clip: Any, proxy: Any, info: ClipInfo, progress: Callable[[float], N
     proxy.mux(stream.encode(None))
     return written
 
-
+# %% ../nbs/31_player.ipynb #0b5bad7e
 def write_proxy(
     info: ClipInfo,                                            # what `probe` says of the clip
     target: str | os.PathLike,                                 # mp4 to write

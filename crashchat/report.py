@@ -101,7 +101,7 @@ def agreement(
         return f"{value - truth:+.1f} s"
     return "as annotated" if value == truth else ""
 
-
+# %% ../nbs/34_report.ipynb #f6e7e6c5
 def answer_lines(
     case: Case,
     answers: Iterable[Answer],  # about this case
@@ -177,6 +177,7 @@ details { margin: .8rem 0; } summary { cursor: pointer; color: #333; } pre { whi
   tr, figure, .chart, .notice, .fault { break-inside: avoid; } h2, h3 { break-after: avoid; } details { display: none; } }
 """
 
+# %% ../nbs/34_report.ipynb #b79d6afb
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
@@ -359,7 +360,7 @@ def run_charts(
         found.append((training_curves(pd.DataFrame(read_jsonl(train_dir / "metrics.jsonl"))), "Training and validation loss"))
     return [(picture(chart), words) for chart, words in found]
 
-
+# %% ../nbs/34_report.ipynb #18eb740e
 def run_part(
     folder: Path,              # the run's folder
     cases: Sequence[Case],     # annotated clips, for the overlap charts

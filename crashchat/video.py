@@ -199,7 +199,7 @@ def _decord_objection(
         return f"decord returns another first picture {picture.shape}"
     return None
 
-
+# %% ../nbs/01_video.ipynb #4b44608f
 def _timeline(
     path: str | os.PathLike,
 ) -> _Timeline:
@@ -329,7 +329,7 @@ def _read(
         fill(use_decord=False)
     return Frames(timeline.times_s[chosen], pixels)
 
-
+# %% ../nbs/01_video.ipynb #7f6e8a62
 def read_frames(
     path: str | os.PathLike,   # a video file
     sampling: Sampling,        # when to look

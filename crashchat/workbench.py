@@ -280,7 +280,7 @@ def summary_html(
         lines.append(f'<div class="cc-line {looks}" title="{text_of(f"{title}: {text}")}">{name}{text_of(text)}</div>')
     return "".join(lines)
 
-
+# %% ../nbs/33_workbench.ipynb #7e8b4c5a
 def detail_html(
     title: str,            # the task in words
     question: str,         # the words that are or were asked
