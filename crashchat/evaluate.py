@@ -405,7 +405,7 @@ def best_span(
     "The best single span by each metric, in seconds or as a fraction of the clip."
     spans = [truth_of(case, "crash_localization", Span) for case in cases]
     truth = np.array([(span.start_s, span.end_s) for span in spans])
-    latest = round(truth.max() / GRID_S)
+    latest = max(1, round(truth.max() / GRID_S))
     first, last = (grid * GRID_S for grid in np.triu_indices(latest + 1, 1))
     seconds = choose([Span(round(a, 1), round(b, 1)) for a, b in zip(first.tolist(), last.tolist(), strict=True)],
                      overlap_formula(span_sums(first[:, None], last[:, None], truth)))

@@ -29,7 +29,7 @@ from av.error import FFmpegError
 from .charts import LANE_COLOURS
 from .charts import LANES as LANE_TITLES
 from .core import CrashchatError, Span, atomic_write, fingerprint
-from .video import ClipInfo, probe
+from .video import ClipInfo, decoded_frames, probe
 
 # %% ../nbs/31_player.ipynb #1e7a86c2
 LANES = MappingProxyType({lane: (title.capitalize(), LANE_COLOURS[lane]) for lane, title in LANE_TITLES.items()})  # title, colour
@@ -90,8 +90,8 @@ def plays_in_browser(
     return small and info.codec in BROWSER_CODECS and path.suffix.lower() in BROWSER_SUFFIXES
 
 # %% ../nbs/31_player.ipynb #3dbc8dcf
-def _encode(clip: Any, proxy: Any, info: ClipInfo, progress: Callable[[float], None]) -> int:
-    "Copy the shown frames of one open container into another as H.264, times kept; the number of frames."
+def _encode(proxy: Any, info: ClipInfo, progress: Callable[[float], None]) -> int:
+    "Copy the shown frames of a clip into an open container as H.264, times kept; the number of frames."
     clock = 90_000  # ticks a second; divides the usual frame rates
     scale = min(1.0, PROXY_WIDTH_PX / info.width_px)
     width_px, height_px = (max(2, round(side * scale / 2) * 2) for side in (info.width_px, info.height_px))
@@ -99,10 +99,9 @@ def _encode(clip: Any, proxy: Any, info: ClipInfo, progress: Callable[[float], N
     stream = proxy.add_stream("libx264", rate=Fraction(info.fps).limit_denominator(1001), options=options)
     stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
     stream.codec_context.time_base = Fraction(1, clock)
-    first_s, written, last_tick = None, 0, -1
-    for frame in clip.decode(video=0):
-        first_s = frame.time if first_s is None else first_s  # times count from the first shown frame
-        tick = round((frame.time - first_s) * clock)
+    written, last_tick = 0, -1
+    for time_s, frame in decoded_frames(info.path):
+        tick = round(time_s * clock)
         if tick <= last_tick:
             continue  # two frames for one moment: no player can show both
         if turns := round(frame.rotation / 90):  # the file asks for it; the copy carries no such note
@@ -125,8 +124,8 @@ def write_proxy(
     options = {"movflags": "faststart"}
     with atomic_write(target, binary=True) as handle:
         try:
-            with av.open(os.path.abspath(info.path)) as clip, av.open(handle.name, "w", format="mp4", options=options) as proxy:
-                written = _encode(clip, proxy, info, progress)
+            with av.open(handle.name, "w", format="mp4", options=options) as proxy:
+                written = _encode(proxy, info, progress)
         except FFmpegError as error:
             raise CrashchatError(info.path, f"cannot be converted for the browser: {error.strerror}") from error
         if not written:

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['log', 'VIDEO_SUFFIXES', 'DECODED_AHEAD_BYTES', 'Size', 'find_clips', 'ClipInfo', 'probe', 'Sampling', 'frame_times',
-           'Frames', 'read_frames', 'thumbnails']
+           'Frames', 'decoded_frames', 'read_frames', 'thumbnails']
 
 # %% ../nbs/01_video.ipynb #90e0b589
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,8 +129,8 @@ def _refuse_if_cut_short(
         raise CrashchatError(path, f"is cut short: frame {packet_count} is not all there")
     if stream.frames - packet_count > 1:  # some writers count one too many
         raise CrashchatError(path, f"is cut short: {packet_count} of {stream.frames} frames are there")
-    hours, minutes, seconds = (stream.metadata.get("DURATION") or "0:0:0").split(":")
-    promised_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    stated = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska's; others mean other things
+    promised_s = sum(float(part) * unit for part, unit in zip(stated.groups(), (3600, 60, 1), strict=True)) if stated else 0.0
     if promised_s - end_s > 2 / float(stream.average_rate or 10):
         raise CrashchatError(path, f"is cut short: {end_s:.1f} of {promised_s:.1f} s are there")
     if stream.codec_context.name == "gif":
@@ -280,6 +281,26 @@ def _on_screen(
     return np.unique(np.maximum(np.searchsorted(times_s, np.asarray(wanted_s) + 1e-3, side="right") - 1, 0))
 
 
+def _decoded(
+    timeline: _Timeline,
+) -> Iterator[tuple[float, Any]]:  # seconds from the first shown frame, decoded PyAV frame
+    "Every shown frame that decodes, in order."
+    places = range(len(timeline.pts)) if timeline.counted else timeline.pts.tolist()
+    times_s = dict(zip(places, timeline.times_s.tolist(), strict=True))
+    with _opened(timeline.info.path) as (container, stream):
+        for number, frame in enumerate(container.decode(stream)):
+            place = number if timeline.counted else frame.pts
+            if place in times_s:
+                yield times_s[place], frame
+
+
+def decoded_frames(
+    path: str | os.PathLike,  # a video file
+) -> Iterator[tuple[float, Any]]:  # seconds from the first shown frame, decoded PyAV frame
+    "Every shown frame that decodes, in order. Raises CrashchatError if the file cannot be read."
+    return _decoded(_timeline(path))
+
+
 def _pictures(
     timeline: _Timeline,
     chosen: np.ndarray,       # int64 [T], positions of frames
@@ -291,16 +312,15 @@ def _pictures(
         reader = decord.VideoReader(os.path.abspath(path), num_threads=1)
         yield from (reader[int(number)].asnumpy() for number in chosen)
         return
-    wanted = chosen if timeline.counted else timeline.pts[chosen]
+    wanted_s = timeline.times_s[chosen]
     found = 0
-    with _opened(path) as (container, stream):
-        for number, frame in enumerate(container.decode(stream)):
-            if (number if timeline.counted else frame.pts) == wanted[found]:
-                yield _upright(frame)
-                found += 1
-                if found == len(wanted):
-                    return
-    raise CrashchatError(path, f"is damaged: the frame at {timeline.times_s[chosen[found]]:.3f} s does not decode")
+    for time_s, frame in _decoded(timeline):
+        if time_s == wanted_s[found]:
+            yield _upright(frame)
+            found += 1
+            if found == len(wanted_s):
+                return
+    raise CrashchatError(path, f"is damaged: the frame at {wanted_s[found]:.3f} s does not decode")
 
 # %% ../nbs/01_video.ipynb #5e982932
 def _read(

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -78,7 +78,7 @@ def ask_together(
     ask: Callable[[], list[Answer]],   # asks them; one answer each, in order
 ) -> list[Asked]:
     "Ask, time it, and keep whatever comes of it."
-    began, now = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    began, now = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     try:
         answers, error = ask(), None
         if [answer.task for answer in answers] != list(questions):
@@ -188,8 +188,8 @@ class AskingSession(Session):
 
     def _answer(self, case: Case, questions: dict[str, str], ask: Callable[[], list[Answer]]):
         rows = ask_together(case, questions, ask)
+        self.asked = (*self.asked, *rows)  # before the next question may be asked: it would read what is kept here
         self.waiting, self.busy = (), False
-        self.asked = (*self.asked, *rows)
 
     def wait(
         self,

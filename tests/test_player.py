@@ -102,6 +102,17 @@ def test_copy_keeps_frames_and_times(tmp_path):
     assert content.index(b"moov") < content.index(b"mdat")  # plays before it is there in full
 
 
+def test_copy_of_an_avi_keeps_frames_that_are_stored_out_of_order(tmp_path):
+    with av.open(str(tmp_path / "a.avi"), "w") as clip:
+        stream = clip.add_stream("libx264", rate=10, options={"bf": "3"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(30):
+            clip.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 96, 3), 20 + 5 * number, np.uint8))))
+        clip.mux(stream.encode(None))
+    served = browser_clip(tmp_path / "a.avi")
+    assert served.is_proxy and frame_times(served.file) == [number / 10 for number in range(30)]
+
+
 def test_copy_of_gif_with_odd_size(tmp_path):
     clip = write_clip(tmp_path / "a.gif", "gif", width=51, height=33, pix_fmt="rgb8")
     served = browser_clip(clip)
@@ -122,7 +133,7 @@ def test_failed_copy_leaves_nothing(tmp_path):
     clip = write_clip(tmp_path / "a.mp4", "mpeg4")
     info = probe(clip)
     clip.write_bytes(b"not a video")
-    with pytest.raises(CrashchatError, match="a.mp4: cannot be converted for the browser"):
+    with pytest.raises(CrashchatError, match="a.mp4: is not a video"):
         write_proxy(info, tmp_path / "copies" / "b.mp4")
     assert list((tmp_path / "copies").iterdir()) == []
 

@@ -329,6 +329,18 @@ def test_a_matroska_file_cut_short_is_refused(tmp_path, capfd, share):
     refused(cut(path, share, tmp_path / "a.mkv"), "cut short", capfd)
 
 
+def test_a_duration_in_other_words_promises_nothing(tmp_path):
+    path = tmp_path / "a.nut"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.metadata["DURATION"] = "12"
+        for number in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 96, 3), 10 * number, np.uint8), "rgb24")))
+        container.mux(stream.encode())
+    assert probe(path).frame_count == 20
+
+
 def test_a_clip_shorter_than_an_interval_is_refused(tmp_path):
     path = draw(tmp_path / "a.mp4", frames=2)
     with pytest.raises(CrashchatError, match=r"a\.mp4: duration_s=0\.2 is shorter than one sampling interval, 0\.25 s"):
