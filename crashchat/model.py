@@ -42,7 +42,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from .core import CrashchatError, read_json, write_json
+from .core import CrashchatError, full_disk_named, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,8 @@ def whole_folder(
     building, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     try:
         building.mkdir(parents=True)
-        yield building
+        with full_disk_named(target):
+            yield building
         if target.exists():
             target.rename(old)
         building.rename(target)

@@ -23,7 +23,7 @@ from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, Train
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from .cases import read_cases, read_questions
-from .core import Case, CrashchatError, append_jsonl, atomic_write, read_jsonl
+from .core import Case, CrashchatError, append_jsonl, atomic_write, full_disk_named, read_jsonl
 from .features import FeatureStore, encode_frames, weights_key
 from .model import AdapterCard, Loaded, base_key, load_model, new_adapter, save_adapter, token_id
 from .packing import Packed, collate, mean_by_question, pack, token_losses
@@ -333,7 +333,8 @@ def train(
     trainer = make_trainer(tuned, config, run_dir, clips_per_step, training, validation)
     checkpoint = last_checkpoint(run_dir / "checkpoints")
     take_back(run_dir / "metrics.jsonl", int(checkpoint.name.split("-")[-1]) if checkpoint else 0)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with full_disk_named(run_dir / "checkpoints"):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     save_adapter(run_dir / "adapter", tuned, card)
     state = trainer.state
     return TrainResult(

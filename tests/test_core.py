@@ -231,3 +231,22 @@ def test_core_and_tasks_import_nothing_heavy():
     code = f"import sys, crashchat.core, crashchat.tasks; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "Disk quota exceeded"),
+    RuntimeError("[enforce fail at inline_container.cc:863] . PytorchStreamWriter failed writing file data/7: file write failed"),
+    ValueError("Error while serializing: I/O error: No space left on device (os error 28)"),
+])
+def test_a_full_disk_is_one_line_whichever_library_meets_it(error):
+    with pytest.raises(CrashchatError, match="^runs/a: cannot be written: no space left on the disk$"):
+        with core.full_disk_named("runs/a"):
+            raise error
+
+
+def test_other_errors_pass_the_full_disk_guard():
+    for error in (OSError(errno.EACCES, "Permission denied"), ValueError("x"), CrashchatError("a", "No space left on device")):
+        with pytest.raises(type(error)) as caught:
+            with core.full_disk_named("runs/a"):
+                raise error
+        assert caught.value is error

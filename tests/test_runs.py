@@ -279,6 +279,15 @@ def test_a_dead_kernel_is_said_in_one_line(toy):
         runs.launch(toy, {"fault": "death"})
 
 
+def test_a_disk_that_fills_under_the_executed_notebook_is_one_line(toy, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("papermill.execute_notebook", full)
+    with pytest.raises(CrashchatError, match=r"toy-smoke-[\d-]+: cannot be written: no space left on the disk"):
+        runs.launch(toy, {})
+
+
 def test_a_finished_run_is_not_written_again(toy, tmp_path):
     config, origins = toy.resolve({})
     folder = runs.open_run(toy, config, origins)

@@ -9,6 +9,7 @@ from dataclasses import fields
 
 import pytest
 from pocket import saved_pocket, write_video
+from transformers import Trainer
 
 from crashchat.cases import write_cases
 from crashchat.core import Case, CrashchatError, read_jsonl
@@ -105,6 +106,16 @@ def test_accumulating_clip_by_clip_is_one_large_pass(place, tmp_path, average):
     assert len(reports[0]) == 2 and min(reports[0][0]) > 0.01
     for whole, accumulated in zip(*reports, strict=True):
         assert accumulated == pytest.approx(whole, rel=1e-3)
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written_is_one_line(place, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("[enforce fail] . PytorchStreamWriter failed writing file data/7: file write failed")
+
+    monkeypatch.setattr(Trainer, "_save_optimizer_and_scheduler", full)
+    with pytest.raises(CrashchatError, match="checkpoints: cannot be written: no space left"):
+        train(smoke(place), tmp_path / "run")
+    assert not (tmp_path / "run" / "adapter").exists()
 
 
 def test_a_clip_that_cannot_be_read_stops_the_run_before_it_starts(place, tmp_path):
