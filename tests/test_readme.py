@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from crashchat.tasks import ALL
+
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = str(Path(sys.executable).with_name("crashchat"))
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -62,6 +64,13 @@ def test_the_command_runs(line, workplace):
     words = shlex.split(line)
     done = subprocess.run([COMMAND, *words[1:]], cwd=workplace, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_python_lines_run(workplace):
+    [lines] = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
+    done = subprocess.run([sys.executable, "-c", lines], cwd=workplace, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list(ALL)
 
 
 def listed() -> list[str]:
