@@ -81,7 +81,7 @@ class TrainConfig:
 
 # %% ../nbs/14_train.ipynb #ee44e366
 _DEMO = {
-    "model": "ckpt/pocket", "data": "data/demo", "epochs": 3, "learning_rate": 5e-3, "projector_learning_rate": 5e-3,
+    "model": "ckpt/pocket", "data": "data/demo", "epochs": 3, "learning_rate": 1e-3, "projector_learning_rate": 1e-3,
     "batch_questions": 48, "clips_per_pass": 12, "average": "questions", "gradient_checkpointing": False,
     "lora_dropout": 0.0, "eval_steps": 34,
 }
