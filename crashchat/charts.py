@@ -33,7 +33,7 @@ WHO_COLOURS = {"model": PREDICTION, "black frames": BLACK_FRAMES, "best constant
 WIDTH_PX = 560
 FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
 
-AnyChart = alt.Chart | alt.LayerChart | alt.VConcatChart
+AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart
 
 
 def finished(
@@ -220,7 +220,7 @@ def score_panel(
     names: Sequence[str],   # order of `who`
     title: str,             # of the value axis
     domain: list[float] | None,  # of the value axis; None: by the data
-) -> alt.LayerChart:
+) -> AnyChart:
     "Points with intervals, a line a task and metric."
     scale = alt.Scale(domain=domain) if domain else alt.Scale(zero=True)
     y = alt.Y("label:N", sort=list(dict.fromkeys(rows.label)), title=None, axis=alt.Axis(ticks=False, domain=False, grid=True, tickBand="extent"))

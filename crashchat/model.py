@@ -100,7 +100,7 @@ def attend_by_frame(
     def by_frame(tensor: torch.Tensor) -> torch.Tensor:  # [frames,heads,patches,dim]
         return tensor[0].unflatten(1, (total // length, length)).transpose(0, 1)
 
-    mixed, _ = attend(module, by_frame(query), by_frame(key), by_frame(value), None, scaling=scaling, is_causal=False)
+    mixed = attend(module, by_frame(query), by_frame(key), by_frame(value), None, scaling=scaling, is_causal=False)[0]
     return mixed.reshape(1, total, heads, dim), None
 
 
