@@ -290,6 +290,11 @@ def save_chart(
     return target
 
 
-def enable_offline():
-    "Show charts in this notebook with their own copy of Vega, so that no network is needed."
-    alt.renderers.enable("jupyter", offline=True)
+def enable_offline(
+    live: bool = True,  # somebody looks on: charts answer to the mouse; else they are pictures, which a saved notebook keeps
+):
+    "Show charts in this notebook without a network, which Altair's own way of showing them needs."
+    if live:
+        alt.renderers.enable("jupyter", offline=True)
+    else:
+        alt.renderers.enable("png", scale_factor=1.5)

@@ -58,6 +58,7 @@ def test_train_then_evaluate_then_resume_evaluation(workplace):
     assert [row["step"] for row in read_jsonl(folder / "metrics.jsonl")][-1] == values["max_steps"]["value"]
     executed = nbformat.read(folder / "train.ipynb", 4)
     assert not [cell for cell in executed.cells if any(output.output_type == "error" for output in cell.get("outputs", []))]
+    assert "image/png" in executed.cells[-1].outputs[-1].data, "the chart needs a network or a running kernel to be seen"
 
     words = ["evaluate", "-p", "profile", "smoke", "-p", "control", "black", "-p", "adapter", str((folder / "adapter").relative_to(workplace))]
     evaluated = crashchat(*words, cwd=workplace)

@@ -169,5 +169,8 @@ def test_offline_renderer_carries_its_own_vega():
     try:
         charts.enable_offline()
         assert alt.renderers.active == "jupyter" and alt.renderers.options == {"offline": True}
+        charts.enable_offline(live=False)
+        shown = charts.empty_chart("Nothing.")._repr_mimebundle_()
+        assert "image/png" in (shown[0] if isinstance(shown, tuple) else shown)
     finally:
         alt.renderers.enable(before[0], **before[1])
