@@ -7,7 +7,8 @@ __all__ = ['log', 'CARD_FILE', 'POCKET_NOTICE', 'SPECIAL_TOKENS', 'PIECES', 'POC
            'VIDEO_VISION_FIELDS', 'LORA_TARGETS', 'ADAPTER_CARD', 'ModelCard', 'read_card', 'attend_by_frame', 'attend',
            'attention_for', 'train_tokenizer', 'token_id', 'pocket_config', 'build_pocket', 'Loaded', 'whole_folder',
            'save_model', 'native_name', 'native_config', 'read_original', 'checkpoint_folder', 'load_model',
-           'read_native', 'AdapterCard', 'base_key', 'new_adapter', 'save_adapter', 'add_adapter']
+           'read_native', 'AdapterCard', 'base_key', 'without_rename_warning', 'new_adapter', 'save_adapter',
+           'add_adapter']
 
 # %% ../nbs/10_model.ipynb #61d88a13
 import hashlib
@@ -15,6 +16,7 @@ import logging
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -404,6 +406,14 @@ def base_key(
     return hashlib.sha256(table.data).hexdigest()[:16]
 
 
+@contextmanager
+def without_rename_warning() -> Iterator[None]:
+    "peft asks transformers for an attribute by its old name; that warning is for peft's authors, not for a case reviewer."
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        yield
+
+
 def new_adapter(
     model: VideoLlama3ForConditionalGeneration,
     rank: int,       # of the LoRA matrices
@@ -415,7 +425,8 @@ def new_adapter(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=LORA_TARGETS,
         modules_to_save=["projector"], task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, recipe)
+    with without_rename_warning():
+        return get_peft_model(model, recipe)
 
 # %% ../nbs/10_model.ipynb #b5c6bf22
 def save_adapter(
@@ -442,7 +453,8 @@ def add_adapter(
     if card.base_key != base_key(model):
         raise CrashchatError(folder, f"was trained on another base model ({card.base})", "base_key", card.base_key)
     try:
-        PeftModel.from_pretrained(model, folder).eval()
+        with without_rename_warning():
+            PeftModel.from_pretrained(model, folder).eval()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CrashchatError(folder, f"cannot be loaded: {str(error).splitlines()[0]}") from error
     return card

@@ -19,6 +19,8 @@ def keep_screenshot(page):
     if os.environ.get("CRASHCHAT_SCREENSHOTS") != "1":
         return
     SCREENSHOT.parent.mkdir(exist_ok=True)
+    page.locator(".cc-workbench").evaluate("workbench => workbench.scrollIntoView({block: 'center'})")
+    page.wait_for_timeout(500)
     shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     for colours in (256, 128, 64, 32):
         shot.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=4).save(SCREENSHOT, optimize=True)
