@@ -58,7 +58,7 @@ def test_a_model_survives_saving(tmp_path):
 def test_a_folder_is_whole_or_as_it_was(tmp_path):
     with whole_folder(tmp_path / "made") as building:
         (building / "a").write_text("first")
-    with pytest.raises(CrashchatError, match=r"made: cannot be written: No space left"):
+    with pytest.raises(CrashchatError, match=r"made: cannot be written: no space left"):
         with whole_folder(tmp_path / "made") as building:
             (building / "a").write_text("second")
             raise OSError(errno.ENOSPC, "No space left on device")
