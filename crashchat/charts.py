@@ -297,4 +297,4 @@ def enable_offline(
     if live:
         alt.renderers.enable("jupyter", offline=True)
     else:
-        alt.renderers.enable("png", scale_factor=1.5)
+        alt.renderers.enable("png")
