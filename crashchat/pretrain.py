@@ -37,6 +37,7 @@ from .render import render
 from .scenarios import Scenario, draw_scenario, scenario_truth, state_at
 from .simulate import CLIP_FPS
 from .tasks import TASKS, format_seconds
+from .train import take_back
 
 # %% ../nbs/17_pretrain.ipynb #27a95ee7
 @dataclass(frozen=True)
@@ -288,6 +289,8 @@ def _work(
     steppers = optimizers(model, config.learning_rate)
     state_file = run_dir / "state.pt"
     first = load_state(state_file, model, steppers) if state_file.is_file() else 0
+    if rank == 0:
+        take_back(run_dir / "metrics.jsonl", first)
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, disable=rank > 0, desc="pre-training")
     for step in bar:
         stage = config.stage_at(step)

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 import crashchat
-from .core import CrashchatError, fingerprint, full_disk_named, provenance, read_json, write_json
+from .core import CrashchatError, fingerprint, provenance, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -335,20 +335,22 @@ def execute(
     logging.getLogger("papermill").setLevel(logging.ERROR)
     encrypted = Config({"KernelManager": {"transport_encryption": "auto"}})
     try:
-        with full_disk_named(output.parent):
-            papermill.execute_notebook(
-                notebook, output, dict(values), progress_bar=False, start_timeout=120, stdout_file=sys.stdout,
-                stderr_file=sys.stderr, config=encrypted, extra_arguments=[f"--IPKernelApp.exec_lines={TEXT_BARS}"],
-                shutdown_kernel="immediate",  # asked politely in mid-cell, as on Ctrl-C, it answers with a traceback of its own
-            )
+        papermill.execute_notebook(
+            notebook, output, dict(values), progress_bar=False, start_timeout=120, stdout_file=sys.stdout,
+            stderr_file=sys.stderr, config=encrypted, extra_arguments=[f"--IPKernelApp.exec_lines={TEXT_BARS}"],
+            shutdown_kernel="immediate",  # asked politely in mid-cell, as on Ctrl-C, it answers with a traceback of its own
+        )
     except PapermillExecutionError as error:
         if error.ename != "CrashchatError":
             raise
         where, _, problem = error.evalue.partition(": ")
         raise CrashchatError(where, problem) from None
-    except (KeyboardInterrupt, CrashchatError):
-        print(file=sys.stderr)  # the bar that was interrupted has left its line open
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # the bar it interrupted has left its line open
         raise
+    except OSError as error:  # papermill saves the notebook after each cell; an error inside the notebook is none of this kind
+        print(file=sys.stderr)
+        raise CrashchatError(output, f"cannot be written: {error.strerror or error}") from error
     except DeadKernelError as error:
         raise CrashchatError(output, "its process died, perhaps for lack of memory; the same command continues") from error
 

@@ -14,6 +14,7 @@ from crashchat.model import (
     AdapterCard,
     ModelCard,
     add_adapter,
+    attend,
     attention_for,
     base_key,
     load_model,
@@ -113,6 +114,17 @@ def test_a_malformed_card_is_refused(tmp_path):
 def test_attention_is_chosen_not_crashed_on():
     assert attention_for("cpu")["text_config"] == "sdpa_float32"
     assert attention_for("cuda", packed=True)["text_config"] == "sdpa"
+
+
+def test_attention_on_a_cpu_is_computed_in_float32_under_autocast():
+    query, key, value = torch.randn(3, 2, 3, 5, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    mask = torch.ones(5, 5, dtype=torch.bool).tril()[None, None]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed, _ = attend(torch.nn.Module(), query, key, value, mask, scaling=0.5)
+    scores = (query.float() @ key.float().transpose(-1, -2) * 0.5).masked_fill(~mask, -torch.inf)
+    exact = (scores.softmax(-1) @ value.float()).transpose(1, 2)
+    assert mixed.dtype == torch.bfloat16
+    torch.testing.assert_close(mixed.float(), exact, rtol=2**-8, atol=1e-6)  # nothing lost but the rounding of the result
 
 
 def tuned_pocket(tmp_path):

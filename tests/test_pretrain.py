@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from crashchat.core import CrashchatError, read_jsonl
+from crashchat.core import CrashchatError, append_jsonl, read_jsonl
 from crashchat.model import POCKET_CARD, load_model, train_tokenizer
 from crashchat.preprocess import read_clip, to_patches
 from crashchat.pretrain import (
@@ -127,7 +127,8 @@ def test_a_tiny_pretraining_runs_resumes_and_loads(tmp_path):
     assert model.card.name == "pocket"
     rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [25] and read_jsonl(tmp_path / "run" / "model" / "pretraining.jsonl") == rows
-    pretrain(tmp_path / "run", config)  # finished: nothing left to do
+    append_jsonl(tmp_path / "run" / "metrics.jsonl", [{"step": 50, "frames": 2, "loss": 0.0}])  # a kill after the last saved state
+    pretrain(tmp_path / "run", config)  # finished: nothing left to do, and rows past the state are taken back
     assert read_jsonl(tmp_path / "run" / "metrics.jsonl") == rows
     with pytest.raises(CrashchatError, match="other settings"):
         pretrain(tmp_path / "run", PretrainConfig(clips=7))

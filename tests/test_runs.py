@@ -284,7 +284,7 @@ def test_a_disk_that_fills_under_the_executed_notebook_is_one_line(toy, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("papermill.execute_notebook", full)
-    with pytest.raises(CrashchatError, match=r"toy-smoke-[\d-]+: cannot be written: no space left on the disk"):
+    with pytest.raises(CrashchatError, match=r"toy-smoke-[\d-]+/toy\.ipynb: cannot be written: No space left on device"):
         runs.launch(toy, {})
 
 
