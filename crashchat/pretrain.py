@@ -109,11 +109,14 @@ def render_world(
     seed: int,
     processes: int,
 ) -> np.ndarray:  # uint8 [clips,32,84,112,3], memory-mapped
-    "All frames of all scenarios, made once and kept."
+    "All frames of all scenarios, made once and kept. Raises CrashchatError if the disk has no room for them."
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial_path = path.with_suffix(".partial.npy")
         shape = (clips, MOST_FRAMES, HEIGHT_PX, WIDTH_PX, 3)
+        free = shutil.disk_usage(path.parent).free
+        if math.prod(shape) > free:  # writing to mapped memory that has no disk kills the process without a word
+            raise CrashchatError(path, f"needs {math.prod(shape) / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free")
         frames = np.lib.format.open_memmap(partial_path, mode="w+", dtype=np.uint8, shape=shape)
         seeds = [FIRST_SEED + seed * 10_000_000 + index for index in range(clips)]
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -132,3 +134,10 @@ def test_a_tiny_pretraining_runs_resumes_and_loads(tmp_path):
     assert read_jsonl(tmp_path / "run" / "metrics.jsonl") == rows
     with pytest.raises(CrashchatError, match="other settings"):
         pretrain(tmp_path / "run", PretrainConfig(clips=7))
+
+
+def test_a_disk_without_room_for_the_frames_is_said_before_anything_is_rendered(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(CrashchatError, match=r"frames\.npy: needs 0\.0 GB of disk, 0\.0 GB are free"):
+        pretrain(tmp_path / "run", PretrainConfig(clips=6, processes=1))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json"]
