@@ -73,6 +73,7 @@ class Case:
     truth: Mapping[str, str] = field(default_factory=dict)  # task name -> answer text as annotated; empty if unknown
     source: str | None = None          # collection the clip came from, e.g. "MM-AU-CAP"
     split: str | None = None           # "train", "val" or "test"
+    facts: Mapping[str, str] = field(default_factory=dict)  # what else is known of it: crash_type, light, weather, recording ...
 
 # %% ../nbs/00_core.ipynb #b19c7043
 Value = bool | str | float | Span | None  # yes/no, sentence, seconds, interval; None where a text does not parse
