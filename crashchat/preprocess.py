@@ -135,6 +135,6 @@ def read_clip(
         except ValueError as error:
             raise CrashchatError(path, str(error)) from error
 
-    shown = read_frames(path, Sampling(card.fps, card.max_frames), size)
+    shown = read_frames(path, Sampling(card.fps, card.max_frames, card.sampled_by), size)
     pixels = np.zeros_like(shown.pixels) if black else shown.pixels
     return encode_clip(pixels, shown.times_s, card.compress)

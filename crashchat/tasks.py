@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['NUMBER', 'YES', 'NO', 'LINGUISTIC', 'PERCEPTION', 'TASKS', 'LINGUISTIC_TASKS', 'PERCEPTION_TASKS', 'ALL',
-           'OWN_QUESTIONS', 'STRATEGIES', 'parse_yes_no', 'parse_sentence', 'numbers', 'parse_time', 'parse_span',
-           'Task', 'format_seconds', 'task_named', 'QuestionSet', 'Strategy', 'strategy_named']
+           'OWN_QUESTIONS', 'PUBLISHED_QUESTION_KEYS', 'STRATEGIES', 'parse_yes_no', 'parse_sentence', 'numbers',
+           'parse_time', 'parse_span', 'Task', 'format_seconds', 'task_named', 'QuestionSet', 'question_key',
+           'not_published', 'Strategy', 'strategy_named']
 
 # %% ../nbs/02_tasks.ipynb #f08fcaf3
+import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -150,6 +152,30 @@ class QuestionSet:
 
 
 OWN_QUESTIONS = QuestionSet("crashchat", {name: task.question for name, task in TASKS.items()})
+
+# %% ../nbs/02_tasks.ipynb #fe926ba1
+PUBLISHED_QUESTION_KEYS: Mapping[str, str] = MappingProxyType({  # SHA-256 of the one question text of each published file
+    "crash_recognition": "f090a0518ceb14aa",
+    "crash_description": "0eb7e6fd1dfccc04",
+    "causal_reasoning": "c8cc051392154615",
+    "prevention_reasoning": "8d6a2f2ab5b3f3b2",
+    "pre_crash_localization": "8f1b74a7ca75878d",
+    "crash_localization": "3dd509c976693022",
+})
+
+
+def question_key(
+    text: str,  # a question, without the video placeholder
+) -> str:       # 16 hex digits
+    "A short hash of a question's words."
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def not_published(
+    questions: QuestionSet,
+) -> list[str]:  # task names
+    "The tasks that a question set asks in other words than the published annotation files do."
+    return [task for task, text in questions.questions.items() if question_key(text) != PUBLISHED_QUESTION_KEYS.get(task)]
 
 # %% ../nbs/02_tasks.ipynb #dbc6545f
 @dataclass(frozen=True)

@@ -14,12 +14,16 @@ from crashchat.cases import (
     annotation_file,
     annotation_files,
     cases_from_clips,
+    csv_rows,
     read_cases,
+    read_question_file,
     read_questions,
     read_records,
     record_row,
     value_of,
     write_cases,
+    write_listing,
+    write_questions,
 )
 from crashchat.core import Case, CrashchatError, Span
 from crashchat.tasks import ALL, OWN_QUESTIONS, TASKS, QuestionSet
@@ -194,6 +198,124 @@ def test_a_mixed_file_with_a_question_of_its_own_is_refused(tmp_path):
     put(tmp_path, "x_heterogeneousl_val.json", [row(question="Why?")])
     with pytest.raises(CrashchatError, match=r"heterogeneousl_val\.json row 0: .*'Why\?' is asked in no other file"):
         read_cases(tmp_path)
+
+
+MINE = QuestionSet("of mine", {"crash_recognition": "Is there one?", "crash_localization": "When?"})
+
+
+def test_questions_survive_a_round_trip(tmp_path):
+    for questions in (MINE, OWN_QUESTIONS):
+        write_questions(tmp_path / "questions.json", questions)
+        assert read_question_file(tmp_path / "questions.json") == questions
+    (tmp_path / "questions.json").write_text('\ufeff{"name": "x", "questions": {"cause_reasoning": "Why?"}}')
+    assert read_question_file(tmp_path / "questions.json") == QuestionSet("x", {"causal_reasoning": "Why?"})
+
+
+def test_a_question_file_tells_name_words_and_what_a_mixed_file_asks(tmp_path):
+    put(tmp_path, "x_heterogeneousl_val.json", [row(question="Is there one?"), row("crash_localization", question="When?", answer="1 - 2 seconds")])
+    with pytest.raises(CrashchatError, match="is asked in no other file"):
+        read_questions(tmp_path)
+    write_questions(tmp_path / "questions.json", MINE)
+    assert read_questions(tmp_path) == MINE
+    assert list(read_cases(tmp_path)[0].truth) == ["crash_recognition", "crash_localization"]
+
+
+def test_a_question_file_beside_flat_annotations_is_none_of_them(tmp_path):
+    (tmp_path / "x_crash_recognition_val.json").write_text(json.dumps([row(question="Is there one?")]))
+    write_questions(tmp_path / "questions.json", MINE)
+    assert (len(annotation_files(tmp_path)), read_questions(tmp_path), len(read_cases(tmp_path))) == (1, MINE, 1)
+
+
+def test_a_question_file_that_contradicts_the_annotations_is_refused_naming_both(tmp_path):
+    put(tmp_path, "x_crash_recognition_val.json", [row()])
+    write_questions(tmp_path / "questions.json", MINE)
+    for read in (read_questions, read_cases):
+        with pytest.raises(CrashchatError, match=r"val.json row 0: question='Does a crash .* differs from .*recognition in .*questions.json"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("content, message", [
+    ("[]", "file=.* must be an object"), ('{"name": "x"}', "file=.* has no 'questions'"), ('{"name": 1, "questions": {}}', "name=1 must be a string"),
+    ('{"name": "x", "questions": []}', "questions=.* must be an object"), ('{"name": "x", "questions": {}}', "questions=.* must be an object"),
+    ('{"name": "x", "questions": {"weather": "Rain?"}}', "task='weather' unknown task"),
+    ('{"name": "x", "questions": {"crash_recognition": 1}}', "questions.crash_recognition=1 must be a string"),
+    ('{"name": "x", "questions": {"crash_recognition": " "}}', "questions.crash_recognition=' ' asks nothing"),
+    ('{"name": "crashchat", "questions": {"crash_recognition": "Crash?"}}', "name='crashchat' is the name of our own words"),
+    ('{"name": "x", "questions": {"crash_recognition": "Crash?"}, "note": 1}', "file='note' is no known key"),
+])
+def test_bad_question_files_are_refused(tmp_path, content, message):
+    (tmp_path / "questions.json").write_text(content)
+    with pytest.raises(CrashchatError, match=f"questions.json: {message}"):
+        read_question_file(tmp_path / "questions.json")
+
+
+# --- cases.csv
+
+def listed(root: Path, *lines: str, encoding="utf-8") -> Path:
+    (root / "cases.csv").write_bytes("\r\n".join([*lines, ""]).encode(encoding))
+    return root
+
+
+def facts_cases(root: Path) -> list[Case]:
+    annotated = [replace(case, facts={"light": "night, wet", "scene": "city"}) for case in two_cases(root)]
+    return [*annotated, Case("videos/录像", root / "videos/录像.mp4", {}, None, None, {"recording": "0156", "light": 'a "b"'})]
+
+
+def test_facts_survive_a_round_trip(tmp_path):
+    cases = facts_cases(tmp_path)
+    write_cases(tmp_path, cases[:2], "val")
+    path = write_listing(tmp_path, cases)
+    assert path.read_text().splitlines()[0] == "video,split,source,light,recording,scene"
+    assert read_cases(tmp_path) == cases
+    assert pickle.loads(pickle.dumps(read_cases(tmp_path))) == cases
+    before = path.read_bytes()
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_bytes(before.decode().replace("\n", "\r\n").encode(encoding))
+        assert read_cases(tmp_path) == cases
+
+
+def test_a_folder_of_bare_clips_reads(tmp_path):
+    listed(tmp_path, "video;split;light", "a.mp4;val;day", ";;", "", "x/b.mp4;;")
+    assert read_cases(tmp_path) == [Case("a", tmp_path / "a.mp4", {}, None, "val", {"light": "day"}), Case("x/b", tmp_path / "x/b.mp4")]
+    assert read_cases(tmp_path, "val") == read_cases(tmp_path)[:1]
+    assert read_questions(tmp_path) == OWN_QUESTIONS and annotation_files(tmp_path) == []
+    write_questions(tmp_path / "questions.json", MINE)
+    assert read_questions(tmp_path) == MINE
+
+
+@pytest.mark.parametrize("lines, message", [
+    (["video,split", "videos/a.mp4,test"], r"cases.csv row 2: split='test' contradicts 'val' in .*val.json row 0 for the clip videos/a.mp4"),
+    (["video,source", "", "videos/a.mp4,Nexar"], r"cases.csv row 3: source='Nexar' contradicts 'demo' in .*val.json row 0"),
+    (["video,light", "a.mp4,day", "./a.mp4,day"], r"cases.csv row 3: video='./a.mp4' stands already in .*cases.csv row 2"),
+    (["video,split", "a.mp4,dev"], "cases.csv row 2: split='dev' must be one of train, val, test, or empty"),
+    (["video,light", "a.mp4"], "cases.csv row 2: row=.* must have 2 cells"), (["video", "a.mp4,day"], "cases.csv row 2: row=.* must have 1 cells"),
+    (["video,light", ",day"], "cases.csv row 2: .* must be a path below"), (["video", "../a.mp4"], "cases.csv row 2: .* must be a path below"),
+    (["clip", "a.mp4"], "cases.csv row 1: columns=.* must name every column once, video among them"),
+    (["video,light,light", "a.mp4,1,2"], "cases.csv row 1"), (["video,", "a.mp4,1"], "cases.csv row 1"), ([], "cases.csv row 1"),
+    (["video", "videos/a.avi"], "cases.csv row 2: video='videos/a.avi' has the same name as a.mp4 but for the suffix"),
+])
+def test_bad_listings_are_refused_by_row(tmp_path, lines, message):
+    put(tmp_path, "x_crash_recognition_val.json", [row()])
+    listed(tmp_path, *lines)
+    with pytest.raises(CrashchatError, match=message):
+        read_cases(tmp_path)
+
+
+def test_csv_that_is_none_is_refused(tmp_path):
+    for content, message in ((b"video\n\xff\xfe\x00", "is neither UTF-8 nor UTF-16"), (b'video\n"a"b\n', "cannot be read")):
+        (tmp_path / "a.csv").write_bytes(content)
+        with pytest.raises(CrashchatError, match=f"a.csv: {message}"):
+            csv_rows(tmp_path / "a.csv")
+    with pytest.raises(CrashchatError, match="none.csv: cannot be read"):
+        csv_rows(tmp_path / "none.csv")
+
+
+def test_a_listing_holds_only_what_can_be_read_back(tmp_path):
+    with pytest.raises(CrashchatError, match="facts='split' cannot be the name of a fact"):
+        write_listing(tmp_path, [Case("a", tmp_path / "a.mp4", facts={"split": "val"})])
+    with pytest.raises(CrashchatError, match="video='elsewhere/a.mp4' is not below"):
+        write_listing(tmp_path, [Case("a", Path("elsewhere/a.mp4"))])
+    assert not (tmp_path / "cases.csv").exists()
 
 
 # --- joining

@@ -1,14 +1,17 @@
 import pytest
 import torch
+from original import write_lora, write_training
 from pocket import SHARED, noise_clip, pocket, saved_pocket, write_video
 from transformers import DynamicCache
 
+from crashchat.cases import read_questions
 from crashchat.core import Case, CrashchatError, Span
-from crashchat.infer import Analyst, answer_together, as_case
-from crashchat.model import AdapterCard, base_key, new_adapter, save_adapter
+from crashchat.infer import Analyst, answer_together, as_case, learnt_in_other_words
+from crashchat.model import AdapterCard, base_key, load_model, new_adapter, save_adapter
 from crashchat.packing import embed
 from crashchat.preprocess import encode_question
-from crashchat.tasks import ALL, OWN_QUESTIONS, QuestionSet
+from crashchat.tasks import ALL, OWN_QUESTIONS, PERCEPTION_TASKS, QuestionSet, not_published
+from crashchat.zoo import merge
 
 QUESTIONS = ["Was there a crash?", "When?", "Who does what to whom in the crash? Answer as subject, verb, object."]
 
@@ -95,29 +98,43 @@ def test_an_adapter_is_asked_in_the_words_it_learnt(folder, tmp_path, caplog):
     assert "other words" in caplog.text
 
 
+def test_what_an_adapter_has_not_learnt_is_asked_in_the_other_words_given(folder, tmp_path):
+    _, model = pocket()
+    card = AdapterCard("mine", "crash_recognition_independent_monotask", "pocket", base_key(model), "theirs", {"crash_recognition": "Crash??"})
+    save_adapter(tmp_path / "adapter", new_adapter(model, 4, 8, 0.0), card)
+    of_data = QuestionSet("of data", dict.fromkeys(ALL, "What?"))
+    analyst = Analyst.load(folder, tmp_path / "adapter", device="cpu", otherwise=of_data)
+    assert analyst.questions.name == "theirs" and analyst.questions.questions == {**of_data.questions, "crash_recognition": "Crash??"}
+    assert Analyst.load(folder, device="cpu", otherwise=of_data).questions == of_data
+
+
+def test_a_published_adapter_asked_in_our_words_warns(tmp_path, caplog):
+    tokenizer, model = pocket()
+    write_training(tmp_path / "videollama3_baseline", model, tokenizer)
+    write_lora(tmp_path / "perception_centric_homogeneous_multitask", model, tokenizer)
+    analyst = Analyst.load(tmp_path / "perception_centric_homogeneous_multitask", device="cpu")
+    assert analyst.adapter_name == "perception_centric_homogeneous_multitask"
+    said = "perception_centric_homogeneous_multitask learnt these tasks in other words than it is asked in now, those of crashchat"
+    assert f"{said}: pre_crash_localization, crash_localization" in caplog.text
+    caplog.clear()
+    Analyst.load(tmp_path / "videollama3_baseline", device="cpu")  # trained on none of them
+    assert "other words" not in caplog.text
+    merge(tmp_path / "videollama3_baseline", tmp_path / "perception_centric_homogeneous_multitask", tmp_path / "merged")
+    assert learnt_in_other_words(load_model(tmp_path / "merged", device="cpu"), OWN_QUESTIONS)[1] == list(PERCEPTION_TASKS)
+
+
+@pytest.mark.skipif(not (SHARED / "annotations").is_dir(), reason="the published annotation files are not here")
+def test_the_published_words_are_known_again(tmp_path, caplog):
+    words = read_questions(SHARED / "annotations" / "crashchat")
+    assert list(words.questions) == list(ALL) and not_published(words) == []
+    tokenizer, model = pocket()
+    write_training(tmp_path / "videollama3_baseline", model, tokenizer)
+    write_lora(tmp_path / "heterogeneous_multitask", model, tokenizer)
+    assert Analyst.load(tmp_path / "heterogeneous_multitask", device="cpu", questions=words).questions == words
+    assert "other words" not in caplog.text
+
+
 def test_a_path_is_a_case_of_which_nothing_is_known(tmp_path):
     case = as_case(tmp_path / "clip.mp4")
     assert case.case_id == "clip" and not case.truth
     assert as_case(case) is case
-
-
-@pytest.mark.skipif(not (SHARED / "reference").is_dir(), reason="the recordings of the original are not here")
-def test_the_recorded_model_says_the_recorded_tokens():
-    import json
-
-    import numpy as np
-
-    from crashchat.features import encode_frames
-    from crashchat.model import load_model
-    from crashchat.preprocess import ClipInput, clip_prefix
-
-    where = SHARED / "reference" / "model"
-    recorded, text = np.load(where / "parity_base.npz"), json.loads((where / "parity_text.json").read_text())
-    base = load_model(where / "original_hf_style", device="cpu")
-    kept = torch.tensor(recorded["keep_mask"]).view(12, -1)
-    clip = ClipInput(torch.tensor(recorded["pixel_values"]), (12, 6, 12), kept, recorded["timestamps"])
-    prefix = clip_prefix(clip.times_s.tolist(), kept.sum(-1).tolist(), base.tokenizer, base.model.config.video_token_id)
-    asked = [encode_question(text["question"], None, base.tokenizer)[0]]
-    wanted = recorded["generated"][0].tolist()
-    spoken = answer_together(base.model, prefix, encode_frames(base.model, clip), asked, [len(wanted)], -1, 0)
-    assert spoken[0] == wanted

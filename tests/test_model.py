@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from crashchat.core import CrashchatError
 from crashchat.features import encode_frames
+from crashchat.infer import answer_together
 from crashchat.model import (
     AdapterCard,
     ModelCard,
@@ -22,10 +23,11 @@ from crashchat.model import (
     new_adapter,
     read_card,
     save_adapter,
+    token_id,
     train_tokenizer,
     whole_folder,
 )
-from crashchat.packing import collate, pack, token_losses
+from crashchat.packing import collate, embed, pack, token_losses
 from crashchat.preprocess import ClipInput, clip_prefix, encode_question
 
 
@@ -98,7 +100,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path, damage):
     save_file(weights, path, {"format": "pt"})
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-1000])
-        name = "cannot be loaded"
+        name = "cannot be read as tensors"
     with pytest.raises(CrashchatError, match=name) as refused:
         load_model(folder)
     assert "\n" not in str(refused.value) and str(folder) in str(refused.value)
@@ -107,8 +109,8 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path, damage):
 def test_a_malformed_card_is_refused(tmp_path):
     (tmp_path / "crashchat.json").write_text('{"name": "x", "colour": "red"}')
     with pytest.raises(CrashchatError, match="colour"):
-        read_card(tmp_path, "x")
-    assert read_card(tmp_path / "none", "VideoLLaMA3-7B") == ModelCard("VideoLLaMA3-7B", 10.0, 96, 10240, 16, True, None)
+        read_card(tmp_path, ModelCard("x"))
+    assert read_card(tmp_path / "none", ModelCard("VideoLLaMA3-7B")) == ModelCard("VideoLLaMA3-7B", 10.0, 96, "time", 10240, 16, True, None)
 
 
 def test_attention_is_chosen_not_crashed_on():
@@ -162,10 +164,10 @@ def test_an_adapter_of_another_base_is_refused(tmp_path):
     tuned_pocket(tmp_path)
     with pytest.raises(CrashchatError, match="another base model"):
         add_adapter(pocket(seed=1)[1], tmp_path / "adapter")
-    with pytest.raises(CrashchatError, match="no such file"):
+    with pytest.raises(CrashchatError, match="is not an adapter: no adapter_config.json"):
         add_adapter(pocket()[1], tmp_path / "absent")
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"torn")
-    with pytest.raises(CrashchatError, match="cannot be loaded"):
+    with pytest.raises(CrashchatError, match="adapter_model.safetensors: cannot be read as tensors"):
         add_adapter(pocket()[1], tmp_path / "adapter")
 
 
@@ -184,18 +186,41 @@ def test_original_names_translate():
     assert native_name("lm_head.weight") == "lm_head.weight"
 
 
-@pytest.mark.skipif(not (SHARED / "reference").is_dir(), reason="the recordings of the original are not here")
-def test_the_original_layout_gives_the_original_features_and_loss():
-    folder = SHARED / "reference" / "model"
-    recorded, text = np.load(folder / "parity_base.npz"), json.loads((folder / "parity_text.json").read_text())
-    base = load_model(folder / "original_hf_style", device="cpu")
-    kept = torch.tensor(recorded["keep_mask"]).view(12, -1)
-    clip = ClipInput(torch.tensor(recorded["pixel_values"]), (12, 6, 12), kept, recorded["timestamps"])
+MODELS = SHARED / "reference" / "model"
+recorded = pytest.mark.skipif(not MODELS.is_dir(), reason="the recordings of the original are not here")
+LAYOUTS = {  # how it is loaded -> what the original gave for it
+    "training layout": (("baseline",), "base"),
+    "hub layout": (("original_hf_style",), "base"),
+    "LoRA checkpoint on the training layout": (("baseline", "lora_checkpoint"), "lora"),
+    "LoRA checkpoint on the hub layout": (("original_hf_style", "lora_checkpoint"), "lora"),
+    "LoRA checkpoint, its base beside it": (("lora_checkpoint",), "lora"),
+    "merged .bin": (("merged",), "lora"),
+}
+
+
+@recorded
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_what_the_original_gives(layout):
+    folders, variant = LAYOUTS[layout]
+    clip_side, text = np.load(MODELS / "parity_base.npz"), json.loads((MODELS / "parity_text.json").read_text())
+    given = np.load(MODELS / f"parity_{variant}.npz")
+    base = load_model(*(MODELS / name for name in folders), device="cpu")
+    frames, rows, columns = clip_side["grid_sizes"][0].tolist()
+    kept = torch.tensor(clip_side["keep_mask"]).view(frames, -1)
+    clip = ClipInput(torch.tensor(clip_side["pixel_values"]), (frames, rows, columns), kept, clip_side["timestamps"])
     features = encode_frames(base.model, clip)
-    with torch.no_grad():
-        visual = base.model.model.projector(features).numpy()
-    np.testing.assert_allclose(visual, recorded["visual_features"][recorded["keep_mask"]], atol=1e-5)
+    if "visual_features" in given:
+        visual = base.model.model.projector(features).detach().numpy()
+        np.testing.assert_allclose(visual, given["visual_features"][clip_side["keep_mask"]], atol=1e-4)
     prefix = clip_prefix(clip.times_s.tolist(), kept.sum(-1).tolist(), base.tokenizer, base.model.config.video_token_id)
-    question = encode_question(text["question"], text["answer"], base.tokenizer)
-    losses, _ = token_losses(base.model, collate([pack(prefix, [question])], [features], 0))
-    assert losses.mean().item() == pytest.approx(recorded["train_loss"].item(), abs=1e-4)
+    question, _ = encode_question(text["question"], None, base.tokenizer)
+    with torch.no_grad():
+        prompt = embed(base.model, torch.cat([prefix, question])[None], features)
+        logits = base.model.lm_head(base.model.model.language_model(inputs_embeds=prompt).last_hidden_state[:, -1])
+    np.testing.assert_allclose(logits.numpy(), given["prompt_logits_last"], atol=1e-4)
+    losses, _ = token_losses(base.model, collate([pack(prefix, [encode_question(text["question"], text["answer"], base.tokenizer)])], [features], 0))
+    assert losses.mean().item() == pytest.approx(given["train_loss"].item(), abs=1e-4)
+    stop = token_id(base.tokenizer, "<|im_end|>")
+    limit = len(given["generated"][0])
+    spoken = answer_together(base.model, prefix, features, [question], [limit], stop, token_id(base.tokenizer, "<|endoftext|>"))[0]
+    assert spoken == [token for token in given["generated"][0].tolist() if token != stop]
