@@ -6,7 +6,8 @@
 __all__ = ['TRUTH', 'PREDICTION', 'REVIEWER', 'BLACK_FRAMES', 'CONSTANT', 'TRAINING', 'VALIDATION', 'LANES', 'LANE_COLOURS',
            'WHO_COLOURS', 'WIDTH_PX', 'FONT', 'AnyChart', 'MOST_POINTS', 'finished', 'empty_chart', 'timeline_frame',
            'timeline', 'known_who', 'who_colour', 'iou_distribution', 'recall_against_iou', 'training_curves',
-           'task_words', 'score_panel', 'scores_chart', 'chart_svg', 'chart_png', 'save_chart', 'enable_offline']
+           'task_words', 'score_panel', 'headline_chart', 'scores_chart', 'runs_chart', 'giveaway_panel',
+           'giveaways_chart', 'answers_chart', 'chart_svg', 'chart_png', 'save_chart', 'enable_offline']
 
 # %% ../nbs/30_charts.ipynb #23e6b871
 from collections.abc import Mapping, Sequence
@@ -232,14 +233,16 @@ def score_panel(
     return alt.layer(spans, dots).properties(width=WIDTH_PX - 120, height=alt.Step(11, **{"for": "offset"}))
 
 # %% ../nbs/30_charts.ipynb #66526ea7
-def scores_chart(
+def headline_chart(
     frame: "pd.DataFrame",  # as `evaluate.score` gives: task, metric, value, low, high, who
+    who: Sequence[str],     # whose rows to show
+    title: str,
 ) -> AnyChart:
-    "Headline scores of the model, the best constant and black frames, with their intervals."
+    "Headline scores with their intervals."
     import pandas as pd
 
     order = [(task, metric) for task, metrics in HEADLINES.items() for metric in metrics]
-    kept = frame[frame.who.isin(list(WHO_COLOURS)) & frame.value.notna()]
+    kept = frame[frame.who.isin(list(who)) & frame.value.notna()]
     kept = pd.DataFrame(kept[[pair in order for pair in zip(kept.task, kept.metric, strict=True)]])
     if not len(kept):
         return empty_chart("Nothing has been scored yet.")
@@ -247,7 +250,7 @@ def scores_chart(
     words = [f"{task_words(task)}, {metric}" for task, metric in zip(kept.task, kept.metric, strict=True)]
     kept = kept.assign(rank=rank, label=words)
     kept = pd.DataFrame(kept.sort_values("rank", kind="stable"), columns=["label", "metric", "who", "value", "low", "high"])
-    names = known_who(kept)
+    names = [name for name in who if name in set(kept.who)]
     errors = kept.metric.isin(list(LOWER_IS_BETTER))
     panels = []
     if (~errors).any():
@@ -255,7 +258,83 @@ def scores_chart(
     if errors.any():
         panels.append(score_panel(pd.DataFrame(kept[errors]), names, "seconds, less is better", None))
     chart = alt.vconcat(*panels, spacing=18).resolve_scale(color="shared")
-    return finished(chart, "Scores beside black frames and the best constant", "bars: 95 % bootstrap intervals over clips")
+    return finished(chart, title, "bars: 95 % bootstrap intervals over clips")
+
+# %% ../nbs/30_charts.ipynb #7c6c54dd
+def scores_chart(
+    frame: "pd.DataFrame",  # as `evaluate.score` gives: task, metric, value, low, high, who
+) -> AnyChart:
+    "Headline scores of the model, the best constant and black frames."
+    return headline_chart(frame, list(WHO_COLOURS), "Scores beside black frames and the best constant")
+
+
+def runs_chart(
+    frame: "pd.DataFrame",  # as `compare` gives: task, metric, value, low, high, who
+    runs: Sequence[str],    # names of the runs among `who`
+) -> AnyChart:
+    "Headline scores of several runs and the best constant."
+    return headline_chart(frame, [*runs, "best constant"], "Runs side by side, and the best constant")
+
+# %% ../nbs/30_charts.ipynb #c13414ec
+def giveaway_panel(
+    rows: "pd.DataFrame",  # name, score, low, high, chance, colour; of one task
+    title: str,            # of the panel
+    last: bool,            # the panel that carries the axis title
+) -> AnyChart:
+    "Scores with intervals, a line a probe, and chance as a line across."
+    def x(column: str) -> alt.X:
+        words = "share of answers guessed right; line: chance" if last else None
+        return alt.X(f"{column}:Q", title=words, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=5))
+
+    y = alt.Y("name:N", sort=list(rows.name), title=None, axis=alt.Axis(ticks=False, domain=False))
+    tooltip = [alt.Tooltip("name:N"), *(alt.Tooltip(f"{name}:Q", format=".1%") for name in ("score", "low", "high", "chance"))]
+    base = alt.Chart(rows).encode(y=y, color=alt.Color("colour:N", scale=None), tooltip=tooltip)
+    spans = base.mark_rule(strokeWidth=3, opacity=0.45).encode(x=x("low"), x2="high:Q")
+    dots = base.mark_point(filled=True, size=75, opacity=1).encode(x=x("score"))
+    chance = alt.Chart(rows.head(1)).mark_rule(color=BLACK_FRAMES, strokeDash=[4, 3]).encode(x=x("chance"))
+    heading = alt.TitleParams(title, anchor="start", frame="group", fontSize=12, fontWeight="normal", offset=4)
+    return alt.layer(chance, spans, dots).properties(width=WIDTH_PX - 120, height=alt.Step(15), title=heading)
+
+
+def giveaways_chart(
+    frame: "pd.DataFrame",  # as `audit` gives: name, task, score, low, high, chance; checks without a score are left out
+) -> AnyChart:
+    "What can be guessed from something that shows no accident, a panel a task, beside chance."
+    import pandas as pd
+
+    columns = ["name", "score", "low", "high", "chance", "colour"]
+    kept = frame[frame.score.notna() & frame.chance.notna()]
+    if not len(kept):
+        return empty_chart("Nothing could be guessed: no check has a score.")
+    kept = kept.assign(colour=[PREDICTION if low > chance else CONSTANT for low, chance in zip(kept.low, kept.chance, strict=True)])
+    tasks = list(dict.fromkeys(kept.task))
+    panels = [giveaway_panel(pd.DataFrame(kept[kept.task == task], columns=columns), task_words(task), task == tasks[-1]) for task in tasks]
+    chart = alt.vconcat(*panels, spacing=10)
+    return finished(chart, "What gives the answer away", "orange: the whole 95 % interval lies above chance")
+
+# %% ../nbs/30_charts.ipynb #f4f700c5
+def answers_chart(
+    frame: "pd.DataFrame",  # task, clips: how many clips share one answer, a row an answer
+) -> AnyChart:
+    "The share of clips that the most frequent answers cover, a line a task."
+    import pandas as pd
+
+    if not len(frame):
+        return empty_chart("No answers are annotated.")
+    rows = []
+    for task in dict.fromkeys(frame.task):
+        covered = frame.clips[frame.task == task].sort_values(ascending=False).to_numpy(dtype=float).cumsum()
+        places = np.unique(np.geomspace(1, len(covered), min(len(covered), MOST_POINTS)).round().astype(int))
+        words = f"{task_words(task)}, {len(covered)} answers"
+        rows += [{"who": words, "answers": int(place), "share": float(covered[place - 1] / covered[-1])} for place in places]
+    names = list(dict.fromkeys(row["who"] for row in rows))
+    chart = alt.Chart(pd.DataFrame(rows)).mark_line(strokeWidth=2, interpolate="step-after").encode(
+        x=alt.X("answers:Q", title="most frequent answers", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~g", tickCount=5)),
+        y=alt.Y("share:Q", title="share of clips they cover", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=5)),
+        color=who_colour(names),
+        tooltip=[alt.Tooltip("who:N"), alt.Tooltip("answers:Q", format="d"), alt.Tooltip("share:Q", format=".1%")],
+    )
+    return finished(chart.properties(width=WIDTH_PX, height=200), "How many answers there are")
 
 # %% ../nbs/30_charts.ipynb #3cdc6978
 def chart_svg(

@@ -117,7 +117,7 @@ def atomic_write(
     binary: bool = False,     # bytes instead of UTF-8 text
 ) -> Iterator[IO[Any]]:
     "A file handle whose content appears at `path` only when the block ends well. Raises CrashchatError if it cannot be written."
-    target = Path(path)
+    target = Path(os.path.abspath(path))  # which has a name even where the path is "."
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

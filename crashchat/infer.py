@@ -18,7 +18,16 @@ from .core import Answer, Case, CrashchatError
 from .model import PUBLISHED_WORDS, Loaded, load_model, token_id
 from .packing import embed
 from .preprocess import clip_prefix, encode_question
-from .tasks import ALL, OWN_QUESTIONS, STRATEGIES, TASKS, QuestionSet, not_published, parse_sentence, task_named
+from crashchat.tasks import (
+    ALL,
+    OWN_QUESTIONS,
+    STRATEGIES,
+    TASKS,
+    QuestionSet,
+    not_published,
+    parse_sentence,
+    task_named,
+)
 from .train import look
 
 log = logging.getLogger(__name__)
@@ -95,9 +104,10 @@ class Analyst:
         device: str | None = None,           # None: a GPU if there is one
         questions: QuestionSet | None = None,  # None: the words the adapter was trained in, as far as they are known
         otherwise: QuestionSet = OWN_QUESTIONS,  # the words for the rest
+        sampled_by: str = "model",            # which frames it is shown: "time", "index", or those it was trained with
     ) -> "Analyst":
         "Load a model to ask. Raises CrashchatError if model or adapter are not what they should be."
-        base = load_model(model, adapter, device)
+        base = load_model(model, adapter, device, sampled_by=sampled_by)
         learnt = base.adapter.questions if base.adapter else {}
         asked = questions or QuestionSet(base.adapter.question_set if base.adapter and learnt else otherwise.name,
                                          {**otherwise.questions, **learnt})

@@ -24,10 +24,10 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import init_empty_weights
@@ -451,6 +451,7 @@ class AdapterCard:
     base_key: str              # hash of that model's embedding table, to refuse another base
     question_set: str          # name of the question set
     questions: dict[str, str]  # task name -> the words it was asked in
+    sampled_by: By | None = None  # which frames it was shown, see `video.Sampling`; None: as the base's card says
 
 
 def base_key(
@@ -640,13 +641,14 @@ def load_model(
     adapter: str | Path | None = None,  # folder of a LoRA adapter trained on it
     device: str | None = None,  # "cpu", "cuda", ...; None: a GPU if there is one
     packed: bool = False,       # the language half must take a mask of its own (training), which flash-attention cannot
+    sampled_by: str = "model",  # which frames it is shown: "time", "index", or those it or its adapter was trained with
 ) -> Loaded:
     "Load a base model, with an adapter if given. Raises CrashchatError naming folder or file, field and fault if that cannot be."
     folder = checkpoint_folder(str(path))
     if (folder / ADAPTER_CONFIG).is_file():
         if adapter is not None:
             raise CrashchatError(folder, "is an adapter itself, and takes no other", "adapter", str(adapter))
-        return load_model(base_beside(folder), folder, device, packed)
+        return load_model(base_beside(folder), folder, device, packed, sampled_by)
     kind = read_config(folder).get("model_type")
     if kind not in (NATIVE_TYPE, ORIGINAL_TYPE):
         raise CrashchatError(folder / "config.json", "is not a VideoLLaMA3 checkpoint", "model_type", kind)
@@ -662,4 +664,7 @@ def load_model(
         raise CrashchatError(folder, f"cannot be loaded: {in_one_line(error)}") from error
     published = ModelCard(Path(str(path)).name, compress=bool(read_config(folder).get("use_token_compression", True)))
     card = read_card(folder, published)
-    return Loaded(model, tokenizer, card, None if adapter is None else add_adapter(model, checkpoint_folder(str(adapter))))
+    put_on = None if adapter is None else add_adapter(model, checkpoint_folder(str(adapter)))
+    trained_by = (put_on and put_on.sampled_by) or card.sampled_by
+    shown = Sampling(card.fps, card.max_frames, trained_by if sampled_by == "model" else cast(By, sampled_by))
+    return Loaded(model, tokenizer, replace(card, sampled_by=shown.by), put_on)

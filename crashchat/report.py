@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'PAGE', 'CASE', 'RUN', 'ORIGIN', 'data_uri', 'jpeg_uri', 'key_frames', 'reading_words', 'agreement',
-           'answer_lines', 'case_part', 'picture', 'notice_for', 'render_page', 'case_report', 'value_and_interval',
-           'compared_rows', 'published_tables', 'overlap_frame', 'origin_tables', 'run_charts', 'run_part',
-           'run_report']
+           'answer_lines', 'case_part', 'picture', 'notice_for', 'render_page', 'case_report', 'compared_rows',
+           'published_tables', 'baseline_table', 'breakdown_table', 'overlap_frame', 'origin_tables', 'run_charts',
+           'run_part', 'run_report']
 
 # %% ../nbs/34_report.ipynb #a886bbf3
 import base64
@@ -30,8 +30,17 @@ from crashchat.charts import (
     training_curves,
 )
 from .core import Answer, Case, CrashchatError, Span, Value, atomic_write, read_json, read_jsonl
-from .evaluate import COLUMNS, PUBLISHED, PUBLISHED_WHO, compare_to_constants, given_answer, read_scores
+from crashchat.evaluate import (
+    BASELINES,
+    COLUMNS,
+    compare_to_constants,
+    given_answer,
+    in_columns,
+    read_scores,
+    value_and_interval,
+)
 from .metrics import span_iou
+from .published import PUBLISHED, PUBLISHED_OTHERS, PUBLISHED_WHO
 from .tasks import TASKS
 
 if TYPE_CHECKING:
@@ -217,12 +226,16 @@ RUN = """<h2>Scores</h2>
 <td class="number">{{ row.clips }}{% if row.unparsed %}<br><span class="quiet">{{ row.unparsed }} not parsed</span>{% endif %}{% if row.failed %}<br><span class="quiet">{{ row.failed }} failed</span>{% endif %}</td>
 <td class="verdict">{% if row.beaten %}<span class="good">{{ row.verdict }}</span>{% else %}{{ row.verdict }}{% endif %}{% if row.black_words %}<br><span class="quiet">{{ row.black_words }}</span>{% endif %}</td></tr>{% endfor %}</table></div>
 {% else %}<p>No scores stand beside a constant in this run yet.</p>{% endif %}
+{% if run.baselines[1] %}<div class="scroll"><table><caption>Fitted constant: the one answer that scores best on the training clips. Retrieval: the annotated answers of the training clip that looks most like this one.</caption>
+<tr>{% for name in run.baselines[0] %}<th>{{ name }}</th>{% endfor %}</tr>{% for row in run.baselines[1] %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table></div>{% endif %}
 {% for sentence in run.absent %}<p class="quiet">{{ sentence }}</p>{% endfor %}
 {% for address, words in run.charts %}<img class="chart" src="{{ address }}" alt="{{ words }}">{% endfor %}
-{% if run.published %}<h2>Beside the published table</h2><p class="quiet">arXiv 2512.18878, measured on this test set. Our own row repeats the published way of counting: answers that cannot be read are left out.</p>
+{% if run.published %}<h2>Beside the published table</h2><p class="quiet">arXiv 2512.18878, measured on this test set. Our own row repeats the published way of counting: answers that cannot be read are left out. Baselines were measured on the same clips; constants are chosen metric by metric.</p>
 {% for name, metrics, rows in run.published %}<table><caption>{{ name }}</caption><tr><th style="width:40%"></th>{% for metric in metrics %}<th class="number">{{ metric }}</th>{% endfor %}</tr>
 {% for who, values in rows %}<tr><td>{{ who }}</td>{% for value in values %}<td class="number">{{ value }}</td>{% endfor %}</tr>{% endfor %}</table>{% endfor %}{% endif %}
 {% if run.failures %}<h2>Clips that could not be read</h2><table class="fixed">{% for case_id, reason in run.failures %}<tr><td style="width:30%">{{ case_id }}</td><td>{{ reason }}</td></tr>{% endfor %}</table>{% endif %}
+{% if run.breakdown[1] %}<details><summary>Scores for kinds of clips</summary><div class="scroll"><table><tr>{% for name in run.breakdown[0] %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in run.breakdown[1] %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table></div></details>{% endif %}
 {% if run.scores %}<details><summary>All {{ run.scores|length }} scores</summary><div class="scroll"><table><tr>{% for name in run.columns %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in run.scores %}<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</table></div></details>{% endif %}
 """
@@ -263,15 +276,6 @@ def case_report(
     return Path(path)
 
 # %% ../nbs/34_report.ipynb #5912b17c
-def value_and_interval(
-    value: float,
-    low: float,
-    high: float,
-) -> str:
-    "A value and its interval as text; a dash where there is none."
-    return "–" if math.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
 def compared_rows(
     scores: "pd.DataFrame",  # as in scores.json
 ) -> list[dict[str, Any]]:
@@ -287,18 +291,46 @@ def compared_rows(
                      **{name: int(counts[name]) for name in ("clips", "unparsed", "failed")}})
     return rows
 
-
+# %% ../nbs/34_report.ipynb #6a5cb430
 def published_tables(
     scores: "pd.DataFrame",  # as in scores.json
 ) -> list[tuple[str, tuple[str, ...], list[tuple[str, list[str]]]]]:  # task in words, metrics, (who, values)
-    "The published rows with ours below, where the run has them."
+    "The published rows with baselines and ours below, where the run has them."
     values = {(row["who"], row["task"], row["metric"]): row["value"] for row in scores.to_dict("records")}
     tables = []
     for task, (metrics, _) in PUBLISHED.items():
         if any((who, task, metrics[0]) in values for who in PUBLISHED_WHO):
-            rows = [(who, [values.get((who, task, metric), math.nan) for metric in metrics]) for who in (*PUBLISHED_WHO, "model, published reading")]
+            known = [who for who in (*PUBLISHED_WHO, *PUBLISHED_OTHERS, *BASELINES) if any((who, task, metric) in values for metric in metrics)]
+            rows = [(who, [values.get((who, task, metric), math.nan) for metric in metrics]) for who in (*known, "model, published reading")]
             tables.append((task_words(task), metrics, [(who, ["–" if math.isnan(v) else f"{v:.4f}" for v in row]) for who, row in rows]))
     return tables
+
+# %% ../nbs/34_report.ipynb #4e507479
+def baseline_table(
+    scores: "pd.DataFrame",  # as in scores.json
+) -> tuple[list[str], list[list[str]]]:  # column names, rows of text; no rows without these baselines
+    "Model, constants that were chosen on training clips, and answers copied from the most similar training clip."
+    import pandas as pd
+
+    held = scores[scores.who.isin(["model", *BASELINES[1:]]) & scores.value.notna()]
+    if set(held.who) <= {"model"}:
+        return [], []
+    table = in_columns(pd.DataFrame(held))
+    table["task"] = table.task.map(task_words)
+    return list(table.columns), table.values.tolist()
+
+
+def breakdown_table(
+    folder: Path,  # the run's folder
+) -> tuple[list[str], list[list[str]]]:  # column names, rows of text; no rows where the run has no break-down
+    "Headline scores for kinds of clips."
+    columns = ["by", "group", *COLUMNS]
+    if not (folder / "breakdown.json").exists():
+        return columns, []
+    held = read_scores(folder / "breakdown.json", columns)
+    held = held.assign(task=held.task.map(task_words), by=held.by.map(task_words), clips=held.clips.astype(str))
+    table = in_columns(held, ["by", "group", "task", "metric", "clips", "note"], metrics=None)
+    return list(table.columns), table.values.tolist()
 
 # %% ../nbs/34_report.ipynb #68d94268
 def overlap_frame(
@@ -377,7 +409,9 @@ def run_part(
     tables = [table for place in dict.fromkeys((folder, train_dir)) for table in origin_tables(place)]
     return {
         "compared": compared_rows(scores), "black": "black frames" in set(scores.who), "published": published_tables(scores),
-        "absent": [f"{metric}: {note}" for metric, note in dict.fromkeys(zip(absent.metric, absent.note, strict=True))],
+        "absent": list(dict.fromkeys(f"{metric if who == 'model' else who}: {note}"
+                                     for metric, who, note in zip(absent.metric, absent.who, absent.note, strict=True))),
+        "baselines": baseline_table(scores), "breakdown": breakdown_table(folder),
         "charts": run_charts(folder, scores, cases, train_dir), "columns": COLUMNS, "scores": shown.values.tolist(),
         "failures": sorted({(row["case_id"], row["error"]) for row in answered if row["error"]}), "origins": tables,
         "models": {row["model"] for row in answered},

@@ -54,7 +54,7 @@ def enter_project() -> Path:
 class App:
     "A notebook that papermill can run, and the record that says which parameters it has."
 
-    name: str                          # "train" or "evaluate": the stem of the notebook
+    name: str                          # "train", "evaluate" or "compare": the stem of the notebook
     config: type                       # frozen dataclass; its field names and types are the parameters
     resolve: Callable[[dict[str, Any]], tuple[Any, dict[str, str]]]  # overrides -> config, field -> where its value is from
     about: Callable[[Any], str]        # config -> the word that names the task in the run's id
@@ -62,20 +62,24 @@ class App:
 
 
 def app_named(
-    name: str,  # "train" or "evaluate"
+    name: str,  # "train", "evaluate" or "compare"
 ) -> App:
     "The app of that name. Raises CrashchatError if there is none or its notebook is not found."
-    if name not in ("train", "evaluate"):
-        raise CrashchatError("apps", "unknown app; known: train, evaluate", "app", name)
+    if name not in ("train", "evaluate", "compare"):
+        raise CrashchatError("apps", "unknown app; known: train, evaluate, compare", "app", name)
     notebook = project_root() / "nbs" / "apps" / f"{name}.ipynb"
     if name == "train":
         from crashchat.train import TrainConfig, resolve_config
 
         config, resolve, about = TrainConfig, resolve_config, "strategy"
-    else:
+    elif name == "evaluate":
         from crashchat.evaluate import EvalConfig, resolve_eval_config
 
         config, resolve, about = EvalConfig, resolve_eval_config, "split"
+    else:
+        from crashchat.compare import CompareConfig, resolve_compare_config
+
+        config, resolve, about = CompareConfig, resolve_compare_config, "subject"
     profile = next(field.default for field in fields(config) if field.name == "profile")
     return App(
         name, config, lambda given: resolve(given.get("profile", profile), given),
@@ -194,7 +198,7 @@ class Run:
     "One run folder, as far as its files tell."
 
     run_dir: Path
-    app: str                  # "train" or "evaluate"
+    app: str                  # "train", "evaluate" or "compare"
     started_utc: str          # ISO time
     finished: bool            # it reached its end
     values: dict[str, Any]    # resolved parameters
@@ -356,7 +360,7 @@ def execute(
 
 # %% ../nbs/40_runs.ipynb #d70b78be
 def launch(
-    app: str | App,                            # "train" or "evaluate"
+    app: str | App,                            # "train", "evaluate" or "compare"
     parameters: Mapping[str, Any],             # what to change; values may be strings from the command line
     run_dir: str | os.PathLike | None = None,  # this folder; None: continue an equal unfinished run, or make one
     root: str | os.PathLike = "runs",          # where new folders are made

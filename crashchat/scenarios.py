@@ -10,7 +10,7 @@ __all__ = ['Colour', 'SIZES', 'LANE_M', 'BUMPER_M', 'EGO_WIDTH_M', 'LAST_CHANCE_
            'play_cut_across', 'onlooker', 'play_side_hit', 'play_drift', 'play_bike_rear_end',
            'play_oncoming_pedestrian', 'play_loss_of_control', 'Kind', 'Roadside', 'Scenario', 'reach', 'ego_reach',
            'apart', 'candidate', 'draw_traffic', 'draw_roadside', 'draw_scenario', 'scenario_truth', 'state_at',
-           'ego_motion_at', 'visible_actors']
+           'scenario_facts', 'ego_motion_at', 'visible_actors']
 
 # %% ../nbs/06_scenarios.ipynb #603c3446
 import math
@@ -835,6 +835,14 @@ def state_at(
     if scenario.outcome == "near_miss":
         return "normal"
     return "crash" if time_s < clock.end_s else "stopped"
+
+
+def scenario_facts(
+    scenario: Scenario,
+) -> dict[str, str]:  # as in `Case.facts`
+    "What else is known of the clip: nothing here is asked, but scores can be broken down by it."
+    happened = {} if scenario.crash is None else {"crash_type": scenario.description, "ego": "yes" if scenario.ego_involved else "no"}
+    return {**happened, "light": scenario.light, "weather": scenario.weather}
 
 # %% ../nbs/06_scenarios.ipynb #d6c09900
 def ego_motion_at(

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from .cases import SPLITS, write_cases
+from .cases import SPLITS, write_cases, write_listing
 from .core import Case, CrashchatError, atomic_write, read_json, write_json
 from .render import render
-from .scenarios import Scenario, draw_scenario, scenario_truth
+from .scenarios import Scenario, draw_scenario, scenario_facts, scenario_truth
 
 # %% ../nbs/05_simulate.ipynb #4dc195e4
 CLIP_FPS, CLIP_WIDTH_PX, CLIP_HEIGHT_PX = 10, 448, 336
@@ -129,9 +129,9 @@ def make_set(
     cases = []
     for split, count in clips_per_split.items():
         for number in range(count):
-            name = clip_name(split, number)
-            truth = scenario_truth(draw_scenario(clip_seed(seed, split, number)))
-            cases.append(Case(name.removesuffix(".mp4"), root / name, truth, SOURCE, split))
+            name, scenario = clip_name(split, number), draw_scenario(clip_seed(seed, split, number))
+            truth, facts = scenario_truth(scenario), scenario_facts(scenario)
+            cases.append(Case(name.removesuffix(".mp4"), root / name, truth, SOURCE, split, facts))
     jobs = [(str(case.video), clip_seed(seed, str(case.split), int(case.case_id.rsplit("_", 1)[1]))) for case in cases]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         try:
@@ -142,4 +142,5 @@ def make_set(
             raise
     for split in clips_per_split:
         write_cases(root, [case for case in cases if case.split == split], split)
+    write_listing(root, cases)
     return cases

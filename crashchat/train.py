@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from peft import PeftModel
@@ -29,6 +29,7 @@ from .model import AdapterCard, Loaded, base_key, load_model, new_adapter, save_
 from .packing import Packed, collate, mean_by_question, pack, token_losses
 from .preprocess import clip_prefix, encode_question, read_clip
 from .tasks import QuestionSet, strategy_named
+from .video import By
 
 # %% ../nbs/14_train.ipynb #b544a882
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class TrainConfig:
     strategy: str = "heterogeneous_multitask"  # one of the nine; decides the tasks
     data: str = "data/crashchat"       # folder with annotations and videos, splits train and val
     model: str = "DAMO-NLP-SG/VideoLLaMA3-7B"  # base: folder or hub name
+    sampled_by: str = "model"          # frames shown: "time" = the published grid, "index" = evenly spaced, "model" = as its card says
     seed: int = 0                      # of adapter weights, order and dropout
     epochs: int = 0                    # passes over the clips; 0 = the strategy's published number
     max_steps: int = 0                 # stop after so many optimiser steps; 0 = when the epochs are done
@@ -61,7 +63,8 @@ class TrainConfig:
 
     def __post_init__(self):
         strategy_named(self.strategy)
-        choices = {"profile": PROFILES, "average": ("tokens", "questions"), "precision": ("bf16", "fp32")}
+        choices = {"profile": PROFILES, "average": ("tokens", "questions"), "precision": ("bf16", "fp32"),
+                   "sampled_by": ("model", *get_args(By))}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise CrashchatError("training", f"must be one of {', '.join(known)}", name, getattr(self, name))
@@ -320,14 +323,14 @@ def train(
 ) -> TrainResult:
     "Train one adapter. Raises CrashchatError before the first step if data, clips or model are not as they should be."
     run_dir = Path(run_dir)
-    base = load_model(config.model, packed=True)
+    base = load_model(config.model, packed=True, sampled_by=config.sampled_by)
     training, validation, questions = load_examples(config, base, run_dir.parent / "cache" / "features")
     asked = sum(sum(task in case.truth for task in training.tasks) for case in training.cases)
     clips_per_step = min(len(training), max(1, round(config.batch_questions * len(training) / asked)))
     torch.manual_seed(config.seed)
     card = AdapterCard(
         run_dir.name, config.strategy, base.card.name, base_key(base.model), questions.name,
-        {task: questions[task] for task in training.tasks if task in questions.questions},
+        {task: questions[task] for task in training.tasks if task in questions.questions}, base.card.sampled_by,
     )
     tuned = new_adapter(base.model, config.lora_rank, config.lora_alpha, config.lora_dropout)
     trainer = make_trainer(tuned, config, run_dir, clips_per_step, training, validation)

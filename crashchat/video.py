@@ -127,6 +127,15 @@ def _upright(
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarters))
 
 # %% ../nbs/01_video.ipynb #5230cf39
+def _stored_count(
+    path: str | os.PathLike,
+    index: int,  # of the stream
+) -> int:
+    "Packets a file holds for a stream, also those that an edit list hides so well that FFmpeg leaves them out."
+    with av.open(os.path.abspath(path), options={"ignore_editlist": "1"}) as container:
+        return sum(packet.size > 0 for packet in container.demux(container.streams[index]))
+
+
 def _refuse_if_cut_short(
     path: str | os.PathLike,
     stream: Any,         # PyAV video stream
@@ -137,7 +146,7 @@ def _refuse_if_cut_short(
     "Raise CrashchatError if the file holds less than it promises."
     if last_corrupt:
         raise CrashchatError(path, f"is cut short: frame {packet_count} is not all there")
-    if stream.frames - packet_count > 1:  # some writers count one too many
+    if stream.frames - packet_count > 1 and stream.frames - _stored_count(path, stream.index) > 1:  # some writers count one too many
         raise CrashchatError(path, f"is cut short: {packet_count} of {stream.frames} frames are there")
     stated = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska's; others mean other things
     promised_s = sum(float(part) * unit for part, unit in zip(stated.groups(), (3600, 60, 1), strict=True)) if stated else 0.0

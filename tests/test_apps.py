@@ -27,7 +27,7 @@ def parameters_cell(name: str) -> ast.Module:
     return ast.parse(next("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])))
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "compare"])
 def test_the_parameters_cell_is_the_dataclass(name):
     config = runs.app_named(name).config
     kinds = {item.name: item.type if isinstance(item.type, str) else inspect.formatannotation(item.type) for item in fields(config)}
@@ -66,6 +66,21 @@ def test_train_then_evaluate_then_resume_evaluation(workplace):
     scored = workplace / evaluated.stdout.splitlines()[-1]
     assert {row["who"] for row in read_json(scored / "scores.json")} >= {"model", "best constant", "black frames"}
     assert (scored / "predictions.jsonl").is_file() and (scored / "evaluate.ipynb").is_file()
+    assert read_json(scored / "breakdown.json")
+
+    bare = crashchat("evaluate", "-p", "profile", "smoke", cwd=workplace)
+    names = [str((workplace / done.stdout.splitlines()[-1]).relative_to(workplace)) for done in (bare, evaluated)]
+    compared = crashchat("compare", *names, "-p", "profile", "smoke", cwd=workplace)
+    assert compared.returncode == 0, compared.stderr
+    shown = workplace / compared.stdout.splitlines()[-1]
+    assert shown.name.startswith("compare-all-smoke-") and (shown / "finished.json").is_file()
+    tables = read_json(shown / "comparison.json")
+    assert tables["runs"] == [Path(name).name for name in names]
+    assert {row["field"] for row in tables["settings"]} == {"adapter", "control"} and len(tables["differences"]) == 12
+    refused = crashchat("compare", names[0], cwd=workplace)
+    assert refused.returncode == 2 and refused.stderr.startswith("crashchat: compare: runs=") and refused.stderr.count("\n") == 1
+    refused = crashchat("compare", names[0], str(folder.relative_to(workplace)), cwd=workplace)
+    assert refused.returncode == 2 and "app='train' is not the record of an evaluation" in refused.stderr
 
 
 def test_a_killed_training_is_continued_by_the_same_command_to_the_same_step(workplace, tmp_path):

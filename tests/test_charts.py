@@ -49,6 +49,13 @@ def overlaps(clips: int) -> pd.DataFrame:
     return pd.DataFrame({"who": ["model"] * clips + ["black frames"] * clips, "iou": [*np.linspace(0, 1, clips), *[0.0] * clips]})
 
 
+def guessed() -> pd.DataFrame:
+    "Two tasks with checks, one of them without a score."
+    rows = [("source", "crash_recognition", 1.0, 0.9, 1.0, 0.6), ("length", "crash_recognition", 0.65, 0.5, 0.8, 0.6),
+            ("source", "crash_description", 0.3, 0.2, 0.4, 0.1), ("length", "crash_description", np.nan, np.nan, np.nan, np.nan)]
+    return pd.DataFrame(rows, columns=["name", "task", "score", "low", "high", "chance"])
+
+
 def test_timeline_frame_keeps_what_has_a_place_in_time():
     frame = charts.timeline_frame(LANES)
     assert frame.to_dict("records") == [
@@ -115,10 +122,35 @@ def test_scores_chart_shows_headlines_of_three_with_intervals():
     assert dict(zip(colour["scale"]["domain"], colour["scale"]["range"], strict=True)) == charts.WHO_COLOURS
 
 
+def test_runs_chart_shows_runs_in_the_order_given_and_the_best_constant():
+    frame = scores().replace({"who": {"model": "second", "black frames": "first"}})
+    spec = charts.runs_chart(frame, ["second", "first"]).to_dict()
+    assert {row["who"] for row in rows(spec)} == {"second", "first", "best constant"}
+    colour = next(e for e in encodings(spec) if e["field"] == "who" and "range" in e.get("scale", {}))
+    assert colour["scale"]["domain"] == ["second", "first", "best constant"]
+    assert colour["scale"]["range"][2] == charts.CONSTANT and len(set(colour["scale"]["range"])) == 3
+
+
 def test_scores_chart_without_errors_in_seconds_and_with_absent_values():
     frame = scores()
     frame.loc[frame.metric == "MAE [s]", "value"] = np.nan
     assert len(charts.scores_chart(frame).to_dict()["vconcat"]) == 1
+
+
+def test_giveaways_have_a_panel_a_task_with_its_chance_and_what_lies_above_it_in_colour():
+    spec = charts.giveaways_chart(guessed()).to_dict()
+    assert [panel["title"]["text"] for panel in spec["vconcat"]] == ["crash recognition", "crash description"]
+    assert {mark for panel in spec["vconcat"] for mark in marks(panel)} == {"rule", "point"}
+    assert {(row["name"], row["chance"]): row["colour"] for row in rows(spec)} == {
+        ("source", 0.6): charts.PREDICTION, ("length", 0.6): charts.CONSTANT, ("source", 0.1): charts.PREDICTION}
+    assert {e["field"]: e["scale"]["domain"] for e in encodings(spec) if e["field"] in ("score", "chance")} == {"score": [0, 1], "chance": [0, 1]}
+
+
+def test_answers_are_added_up_from_the_most_frequent_one():
+    spec = charts.answers_chart(pd.DataFrame({"task": ["a"] * 3 + ["b"] * 1000, "clips": [1, 2, 1] + [1] * 1000})).to_dict()
+    shares = {(row["who"], row["answers"]): row["share"] for row in rows(spec)}
+    assert [shares["a, 3 answers", place] for place in (1, 2, 3)] == [0.5, 0.75, 1]
+    assert shares["b, 1000 answers", 1000] == 1 and len(shares) <= 2 * charts.MOST_POINTS
 
 
 @pytest.mark.parametrize(("draw", "columns"), [
@@ -128,6 +160,9 @@ def test_scores_chart_without_errors_in_seconds_and_with_absent_values():
     (charts.training_curves, ["step", "loss", "val_loss"]),
     (charts.training_curves, []),
     (charts.scores_chart, COLUMNS),
+    (lambda frame: charts.runs_chart(frame, ["a", "b"]), COLUMNS),
+    (charts.giveaways_chart, ["name", "task", "score", "low", "high", "chance"]),
+    (charts.answers_chart, ["task", "answer", "clips"]),
 ])
 def test_an_empty_frame_gives_a_sentence(draw, columns):
     spec = draw(pd.DataFrame(columns=columns)).to_dict()
@@ -137,6 +172,7 @@ def test_an_empty_frame_gives_a_sentence(draw, columns):
 @pytest.mark.parametrize("chart", [
     charts.timeline(charts.timeline_frame(LANES), 8.0), charts.iou_distribution(overlaps(20)),
     charts.recall_against_iou(overlaps(20)), charts.scores_chart(scores()), charts.empty_chart("Nothing."),
+    charts.giveaways_chart(guessed()), charts.answers_chart(pd.DataFrame({"task": ["a", "a", "b"], "clips": [2, 1, 3]})),
     charts.training_curves(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "val_loss": [np.nan, 1.1]})),
 ])
 def test_every_encoding_has_a_type_and_every_chart_can_be_drawn(chart, tmp_path):

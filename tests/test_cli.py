@@ -120,7 +120,8 @@ def test_parameters_are_pairs_in_either_form(monkeypatch):
     assert seen == [("train", {"strategy": "a", "seed": "-1", "data": "x=y"})]
     assert result.output.splitlines()[-1] == "runs/x"
     CliRunner().invoke(cli.app, ["evaluate"])
-    assert seen[1:] == [("evaluate", {})]
+    CliRunner().invoke(cli.app, ["compare", "runs/a", "runs/b", "-p", "seed", "3"])
+    assert seen[1:] == [("evaluate", {}), ("compare", {"runs": "runs/a,runs/b", "seed": "3"})]
 
 
 @pytest.mark.parametrize("words, message", [
@@ -142,7 +143,7 @@ def test_an_unknown_command_leaves_with_2_and_a_hint():
 def test_help_names_every_command():
     done = crashchat("--help")
     assert done.returncode == 0
-    for name in ("demo", "train", "evaluate", "ask", "workbench", "pretrain", "doctor"):
+    for name in ("demo", "train", "evaluate", "compare", "ask", "workbench", "pretrain", "doctor"):
         assert f"\n  {name} " in done.stdout
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from crashchat import evaluate as ev
+from crashchat import published, retrieval
 from crashchat.core import Answer, Case, CrashchatError, Span, read_jsonl
 from crashchat.tasks import ALL, TASKS
 
@@ -295,26 +296,220 @@ def test_constant_facts_on_the_real_test_set():
     assert (time.note, round(time.value, 2), time.clips) == ("2.7 seconds", 1.86, 1162)
 
 
-@annotated
-def test_constant_fraction_of_the_clip_on_the_real_test_set():
-    "Clip lengths come from the MM-AU tables: total frames over the rate that explains the annotated times."
-    pytest.importorskip("python_calamine", reason="reading the MM-AU tables needs python-calamine")
-    from crashchat.cases import read_cases
-
+def real_lengths(cases: list[Case]) -> dict[str, float]:
+    "Clip lengths from the MM-AU tables: total frames over the rate that explains the annotated start of the crash."
     frames = {}
     for name, sheet, rates in (("cap_text_annotations.xls", "annotation file", (10, 30)), ("dada_text_annotations.xlsx", "Sheet1", (30,))):
         table = pd.read_excel(SHARED / "annotations" / "mmau" / name, sheet_name=sheet, engine="calamine")
         for _, row in table.iterrows():
             frames[(name.split("_")[0], int(row["type"]), int(row["video"]))] = (row["total frames"], row["accident frame"], rates)
-    cases = [case for case in read_cases(ANNOTATED, "test") if "crash_localization" in case.truth]
     lengths = {}
     for case in cases:
-        prefix, kind, number = Path(case.case_id).name.split("_")
-        total, accident, rates = frames[(prefix, int(kind), int(number))]
-        start_s = ev.truth_of(case, "crash_localization", Span).start_s
-        lengths[case.case_id] = total / min(rates, key=lambda rate: abs(accident / rate - start_s))
-    found = ev.constant_tally("crash_localization", ev.Fraction(0.51, 0.77), cases, lengths).scores()
-    assert found["mIoU"] == pytest.approx(0.375, abs=0.004)
+        if "crash_localization" in case.truth:
+            prefix, kind, number = Path(case.case_id).name.split("_")
+            total, accident, rates = frames[(prefix, int(kind), int(number))]
+            start_s = ev.truth_of(case, "crash_localization", Span).start_s
+            lengths[case.case_id] = total / min(rates, key=lambda rate: abs(accident / rate - start_s))
+    return lengths
+
+
+def whole(text: str, cases: list[Case], task: str) -> str:
+    "A constant as it is annotated, where the table shows only its beginning."
+    if not text.endswith("..."):
+        return text
+    [found] = {case.truth[task] for case in cases if case.truth[task].startswith(text.removesuffix("..."))}
+    return found
+
+
+def measured(task: str, text: str) -> dict[str, float]:
+    "The row of a constant."
+    return next(dict(values) for shown, values in published.MEASURED[task].items()
+                if text == shown or shown.endswith("...") and text.startswith(shown.removesuffix("...")))
+
+
+@annotated
+def test_measured_constants_are_what_is_computed_on_the_real_test_set():
+    "Each figure beside the published rows, and that the best constants are among them."
+    from crashchat.cases import read_cases
+
+    cases = read_cases(ANNOTATED, "test")
+    lengths = real_lengths(cases)
+    assert (len(cases), len(lengths)) == (1839, 1162)
+    for task, constants in published.MEASURED.items():
+        asked = [case for case in cases if task in case.truth]
+        named = {f"{low:.0%} - {high:.0%} of the clip": ev.Fraction(low, high) for low, high in ((0.45, 0.85), (0.51, 0.77))}
+        for text, values in constants.items():
+            found = ev.constant_tally(task, named.get(text, TASKS[task].parse(whole(text, asked, task))), asked, lengths).scores()
+            assert {metric: round(found[metric], 4) for metric in values} == values, (task, text)
+    best = ev.constants([], cases, lengths_s=lengths, bootstrap=1)
+    for task, metric in {**dict.fromkeys(ev.TEXT_TASKS, "BLEU"), "crash_recognition": "macro F1", "crash_localization": "mIoU",
+                         "pre_crash_localization": "mIoU"}.items():
+        one = pick(best, task, metric, "best constant")
+        assert measured(task, one.note)[metric] == round(one.value, 4)
+    for task, metric in (("causal_reasoning", "ROUGE-L"), ("prevention_reasoning", "ROUGE-L"), ("pre_crash_localization", "MAE [s]")):
+        one = pick(best, task, metric, "best constant")
+        assert measured(task, one.note)[metric] == round(one.value, 4)
+    seconds = pick(ev.constants([], cases, ["crash_localization"], bootstrap=1), "crash_localization", "mIoU", "best constant")
+    assert measured("crash_localization", seconds.note)["mIoU"] == round(seconds.value, 4)
+
+
+def test_the_reading_of_the_published_table():
+    "What is said about constants and zero-shot rows, from the figures that are shown."
+    measured, rows = published.MEASURED, published.published_rows
+    said = {"causal_reasoning": ("No accident, no cause.", 0.1620, 0.3725), "crash_description": ("no collision.", 0.0025, 0.3681),
+            "prevention_reasoning": ("No accident, no prevention needed.", 0.0030, 0.3707)}
+    for task, (text, bleu, rouge) in said.items():
+        assert measured[task][text] == {"BLEU": bleu, "ROUGE-L": rouge}
+    interval, fraction = (measured["crash_localization"][text]["mIoU"] for text in ("3.5 - 7.5 seconds", "51% - 77% of the clip"))
+    assert (round(interval, 3), fraction) == (0.242, pytest.approx(0.375, abs=0.004))
+    assert round(measured["pre_crash_localization"]["2.7 seconds"]["MAE [s]"], 2) == 1.86
+    zero_shot = {task: {who: values for who, values in rows(task).items() if "zero-shot" in who} for task in measured}
+    assert len(zero_shot["crash_localization"]) == 3 and all(values["mIoU"] < interval for values in zero_shot["crash_localization"].values())
+    ours = zero_shot["causal_reasoning"]
+    assert all(ours[who]["BLEU"] <= 0.1620 and ours[who]["ROUGE-L"] < 0.3725 for who in ours if who[0] in "VL")
+    prevention = zero_shot["prevention_reasoning"]
+    assert all(prevention[who] | {"BERTScore": 0} == {"BLEU": 0.0030, "ROUGE-L": 0.3712, "BERTScore": 0} for who in prevention if who[0] in "VL")
+    best = measured["crash_description"]["ego-car hits a car"]["BLEU"]
+    assert best > 5 * max(values["BLEU"] for values in zero_shot["crash_description"].values())
+    assert zero_shot["crash_recognition"]["TimeChat-7B, zero-shot"] == {"macro F1": 0.3150}
+    assert list(published.published_table("crash_localization").index[-4:]) == [f"constant: {text}" for text in measured["crash_localization"]]
+
+
+# ---- retrieval
+
+
+@pytest.fixture
+def filmed(tmp_path) -> tuple[list[Case], list[Case]]:
+    "Scored and training clips; each scored one is filmed like one training clip, and one file on either side is no clip."
+    from pocket import write_video
+
+    cases = [replace(case, video=tmp_path / f"test{i}.mp4", case_id=f"t{i}") for i, case in enumerate(make_cases(4))]
+    training = [replace(case, video=tmp_path / f"train{i}.mp4", case_id=f"f{i}", split="train") for i, case in enumerate(make_cases(5))]
+    for i, case in enumerate(cases[:3]):
+        write_video(case.video, seconds=2.0, seed=3 * i)
+    for i, case in enumerate(training[:4]):
+        write_video(case.video, seconds=2.0, seed=3 * i)
+    for broken in (cases[3], training[4]):
+        broken.video.write_text("no clip")
+    return cases, training
+
+
+def test_retrieval_copies_from_the_clip_that_looks_alike(filmed):
+    cases, training = filmed
+    looks = retrieval.described_clips([*cases, *training])
+    assert "t3" in looks and isinstance(looks["t3"], str) and looks["t3"].startswith(str(cases[3].video))
+    assert all(abs(float(np.linalg.norm(look)) - 1) < 1e-5 for look in looks.values() if not isinstance(look, str))
+    found = retrieval.nearest_clips({name: looks[name] for name in ("t0", "t1", "t2", "t3")}, {name: looks[name] for name in ("f3", "f2", "f1", "f0")})
+    assert found == {"t0": "f0", "t1": "f1", "t2": "f2"}
+    frame = ev.retrieval(training, cases, bootstrap=20)
+    one = pick(frame, "crash_recognition", "accuracy", "retrieval")
+    assert (one.value, one.clips, one.failed, one.note) == (0.75, 4, 1, "of 4 training clips, 1 could not be read")
+    span = pick(frame, "crash_localization", "mIoU", "retrieval")  # copied in seconds, from crash clips only
+    assert (span.value, span.clips, span.failed, span.note) == (0.5, 2, 1, "of 2 training clips")
+
+
+def test_retrieval_without_training_clips_is_absent_with_the_reason(filmed):
+    cases, training = filmed
+    for fit, why in (([], "absent: no training clip has an answer"), (training[4:], "absent: none of 1 training clips can be read")):
+        one = pick(ev.retrieval(fit, cases, ["crash_recognition"], bootstrap=20), "crash_recognition", "accuracy", "retrieval")
+        assert np.isnan(one.value) and (one.note, one.clips) == (why, 4)
+    one = pick(ev.retrieval(training, cases[:1], ["crash_localization"], bootstrap=20), "crash_localization", "mIoU", "retrieval")
+    assert one.note == "no clips to score"
+
+
+def test_a_descriptor_ignores_brightness_contrast_size_and_count_of_pictures():
+    pixels = np.random.default_rng(1).integers(60, 160, (4, 9, 16, 3)).astype(np.uint8)
+    one = retrieval.descriptor(pixels)
+    assert one.shape == (576,) and float(one @ retrieval.descriptor(pixels + 40)) > 0.999
+    assert float(one @ retrieval.descriptor(pixels.repeat(2, 1).repeat(2, 2))) > 0.999
+    assert retrieval.descriptor(pixels[:1]).shape == (576,)
+    assert not retrieval.descriptor(np.full((2, 9, 16, 3), 7, np.uint8)).any()  # one even grey is like nothing
+
+
+# ---- groups of clips
+
+
+@pytest.mark.parametrize(("case", "by", "group"), [
+    (Case("videos/cap_21_008073", Path("x")), "crash_type", "21"),
+    (Case("videos/dada_4_012", Path("x")), "crash_type", "4"),
+    (Case("videos/cap_21_008073", Path("x"), facts={"crash_type": "rear end"}), "crash_type", "rear end"),
+    (Case("videos/cap_21_008073", Path("x"), {"crash_recognition": "No"}), "crash_type", "no crash"),
+    (Case("videos/recap_21_1", Path("x")), "crash_type", "unknown"),
+    (Case("a", Path("x"), facts={"light": "night"}), "light", "night"),
+    (Case("a", Path("x")), "light", "unknown"),
+    (Case("a", Path("x"), source="Nexar"), "source", "Nexar"),
+    (Case("a", Path("x")), "source", "unknown"),
+    (Case("five", Path("x")), "length", "5 - 10 s"),
+    (Case("short", Path("x")), "length", "under 5 s"),
+    (Case("long", Path("x")), "length", "20 s and more"),
+    (Case("a", Path("x")), "length", "unknown"),
+])
+def test_groups(case, by, group):
+    assert ev.group_of(case, by, {"five": 5.0, "short": 4.99, "long": 60.0}) == group
+
+
+def test_a_breakdown_holds_every_clip_once_and_each_group_scores_as_alone(tmp_path):
+    cases = [replace(case, source="here" if i < 18 else "there", facts={"light": "day"}) for i, case in enumerate(make_cases(48))]
+    wrong = Fake(lambda clip, task, black: clip.truth[task] if clip.source == "here" else "no collision.", broken=("videos/047",))
+    rows = ev.predict(wrong, cases, ALL, tmp_path / "p.jsonl")
+    frame = ev.breakdown(rows, cases, "source", bootstrap=50)
+    assert list(frame.columns) == ["by", "group", *ev.COLUMNS]
+    for task in ALL:
+        part = frame[(frame.task == task) & (frame.metric == ev.HEADLINES[task][0])]
+        assert part.clips.sum() == (48 if TASKS[task].normal_answer else 24) and part.failed.sum() == 1
+    here = frame[(frame.group == "here") & (frame.metric == "accuracy")].iloc[0]
+    assert (here.value, here.clips, here.note) == (1, 18, "fewer than 20 clips")
+    there = frame[(frame.group == "there") & (frame.metric == "accuracy")].iloc[0]
+    assert (there.value, there.clips, there.unparsed, there.failed, there.note) == (0.5, 30, 0, 1, "")
+    alone = ev.score(rows, [case for case in cases if case.source == "there"], ["crash_recognition"], bootstrap=50)
+    assert pick(alone, "crash_recognition", "accuracy")[["value", "low", "high"]].tolist() == there[["value", "low", "high"]].tolist()
+    one_class = ev.breakdown(rows, cases, "crash_type", ["crash_recognition"], bootstrap=50)
+    assert set(one_class.note) == {"one class only, macro F1 at most .5"} and set(one_class.group) == {"no crash", "unknown"}
+    dividing = ev.breakdowns(rows, cases, ALL, {}, bootstrap=50)
+    assert set(dividing.by) == {"source", "crash_type"}  # light and length are the same for all
+    assert len(ev.breakdowns(rows, cases[:1], ALL, {}, bootstrap=50)) == 0
+
+
+def test_lengths_are_in_order_and_an_unknown_division_is_named(tmp_path):
+    cases = make_cases(6)
+    rows = ev.predict(Fake(right), cases, ALL, tmp_path / "p.jsonl")
+    lengths = dict(zip([case.case_id for case in cases], [30, 3, 12, 7, 12], strict=False))
+    frame = ev.breakdown(rows, cases, "length", ["crash_recognition"], lengths, bootstrap=20)
+    assert list(dict.fromkeys(frame.group)) == ["under 5 s", "5 - 10 s", "10 - 20 s", "20 s and more", "unknown"]
+    assert sorted(["10", "no crash", "9", "20 s and more", "5 - 10 s"], key=ev.group_order) == ["5 - 10 s", "20 s and more", "9", "10", "no crash"]
+    with pytest.raises(CrashchatError, match="by='weather' must be one of source, length"):
+        ev.breakdown(rows, cases, "weather")
+
+
+def test_parse_failures_stand_beside_every_task(tmp_path):
+    cases = make_cases(8)
+    mumbling = Fake(lambda clip, task, black: "" if clip.case_id in ("videos/001", "videos/003") else clip.truth[task], broken=("videos/005",))
+    rows = ev.predict(mumbling, cases, ALL, tmp_path / "p.jsonl")
+    scores = ev.score(rows, cases, bootstrap=50)
+    for task in ALL:
+        one = pick(scores, task, "parse failure rate")
+        assert one.value == 2 / one.clips and one.low <= one.value <= one.high and (one.unparsed, one.failed) == (2, 1)
+    assert "parse failure rate" not in set(ev.score(rows, cases, reading="published", bootstrap=50).metric)
+
+
+def test_closed_lists_hold_the_answers_of_all_splits(tmp_path):
+    cases = make_cases(4)
+    lists = ev.known_answers([*cases, replace(cases[0], truth={**BLUNT, "crash_description": " No  COLLISION"}), Case("x", Path("x"), {"crash_description": " "})])
+    assert lists["crash_description"] == ["no collision.", "car hits truck on the road", "car hits car on the road", "No COLLISION"]
+    near = Fake(lambda clip, task, black: "bus hits bus on the road" if task == "crash_description" else clip.truth[task])
+    rows = ev.predict(near, cases, ALL, tmp_path / "p.jsonl")
+    crash = [case for case in cases if len(case.truth) == 6][:1]
+    for others, right_s in (({}, 1.0), ({"crash_description": ["bus hits bus"]}, 0.0)):
+        assert pick(ev.score(rows, crash, bootstrap=20, others=others), "crash_description", "closed-set accuracy").value == right_s
+
+
+def test_scores_side_by_side_are_text():
+    frame = ev.tidy([row("mIoU", "model", 0.5, 0.4, 0.6), row("mIoU", "homogeneous", 0.5018, np.nan, np.nan), row("MAE [s]", "model", np.nan, np.nan, np.nan),
+                     row("R1@0.7", "model", 0.1, 0.0, 0.2)])
+    table = ev.in_columns(frame)
+    assert table.values.tolist() == [["pre_crash_localization", "mIoU", "0.500 [0.400, 0.600]", "0.502"], ["pre_crash_localization", "MAE [s]", "–", "–"]]
+    assert len(ev.in_columns(frame, metrics=None)) == 3
+    assert list(ev.in_columns(ev.tidy([])).columns) == ["task", "metric"]
 
 
 # ---- published rows, comparison, the whole run
@@ -323,7 +518,8 @@ def test_constant_fraction_of_the_clip_on_the_real_test_set():
 def test_published_table_is_complete():
     real = [replace(case, source="Nexar") for case in make_cases(2)]
     frame = ev.published_scores(real)
-    assert len(frame) == 5 * (4 * 3 + 2 * 4) and frame.value.between(0, 1).all()
+    assert len(frame) == 5 * (4 * 3 + 2 * 4) + 6 and frame.value.between(0, 1).all()  # two more models are known in part
+    assert pick(frame, "causal_reasoning", "ROUGE-L", "LLaMA-ViD-13B, zero-shot").value == 0.3720
     assert pick(frame, "crash_localization", "R1@0.5", "homogeneous").value == 0.5998
     assert pick(frame, "causal_reasoning", "BLEU", "VideoLLaMA3-7B, zero-shot").value == 0.1613
     assert set(frame.note) == {"arXiv 2512.18878"}
@@ -361,13 +557,22 @@ def test_the_whole_evaluation(tmp_path, monkeypatch):
             raise CrashchatError(path, "cannot be decoded")
         return types.SimpleNamespace(duration_s=12.0)
 
-    lengths.probe = probe
+    def thumbnails(path, count, width_px):
+        probe(path)
+        brightness = np.arange(count * 9 * 16 * 3).reshape(count, 9, 16, 3) * (int(path.stem) + 1) % 251
+        return types.SimpleNamespace(pixels=brightness.astype(np.uint8))
+
+    lengths.probe, lengths.thumbnails = probe, thumbnails
     monkeypatch.setitem(sys.modules, "crashchat.video", lengths)
     cases = make_cases()
     config = ev.EvalConfig(profile="smoke", limit=0, control="black", bootstrap=50)
     fake = Fake(right, broken=("videos/003",))
     frame = ev.evaluate(config, fake, cases, tmp_path, make_cases(10))
-    assert set(frame.who) == {"model", "black frames", "best constant", "fitted constant"}
+    assert set(frame.who) == {"model", "black frames", "best constant", "fitted constant", "retrieval"}
+    copied = pick(frame, "crash_description", "exact match", "retrieval")
+    assert (copied.clips, copied.failed, copied.note) == (24, 1, "of 9 training clips, 1 could not be read")
+    groups = ev.read_scores(tmp_path / "breakdown.json", ["by", "group", *ev.COLUMNS])
+    assert set(groups.by) == {"length", "crash_type"} and set(groups[groups.by == "length"].group) == {"10 - 20 s", "unknown"}
     table = ev.compare_to_constants(frame).set_index(["task", "metric"])
     assert table.loc[("crash_recognition", "accuracy"), "beaten"] and table.loc[("crash_recognition", "accuracy"), "black_falls"]
     assert list(frame[frame.metric == "BERTScore"].note) == ["absent: switched off"] * 3

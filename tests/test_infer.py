@@ -138,3 +138,13 @@ def test_a_path_is_a_case_of_which_nothing_is_known(tmp_path):
     case = as_case(tmp_path / "clip.mp4")
     assert case.case_id == "clip" and not case.truth
     assert as_case(case) is case
+
+
+def test_frames_are_chosen_as_the_adapter_was_shown_them_unless_told_otherwise(folder, tmp_path):
+    _, model = pocket()
+    card = AdapterCard("mine", "crash_recognition_independent_monotask", "pocket", base_key(model), "theirs", {}, "time")
+    save_adapter(tmp_path / "adapter", new_adapter(model, 4, 8, 0.0), card)
+    assert "by index" in Analyst.load(folder, device="cpu").sampling
+    assert "by time" in Analyst.load(folder, tmp_path / "adapter", "cpu").sampling
+    told = Analyst.load(folder, tmp_path / "adapter", "cpu", sampled_by="index")
+    assert told.ask(write_video(tmp_path / "a.mp4"), ["crash_recognition"])[0].sampling == "4fps<=32 by index tokens<=384 all"

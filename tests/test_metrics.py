@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
 
-from crashchat import metrics
+from crashchat import metrics, text_metrics
 from crashchat.core import CrashchatError, Span
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -266,6 +266,215 @@ def test_no_clips_give_no_number():
     assert np.isnan(metrics.pre_crash_tally([], [], []).scores()["MAE [s]"])
     with pytest.raises(ValueError, match="0 clips"):
         metrics.bootstrap_intervals(metrics.text_tally([], []))
+
+
+# ---- errors in seconds, parse failures, joined tallies
+
+
+def test_errors_of_start_and_end_by_hand():
+    said = [Span(1.0, 4.0), Span(3.2, 9.0), None]
+    truth = [Span(1.5, 4.0), Span(2.7, 6.0), Span(2.0, 8.0)]
+    found = metrics.localization_tally(said, truth).scores()
+    assert found["start MAE [s]"] == pytest.approx((0.5 + 0.5 + 6.0) / 3)  # the last is charged the worse end of 0 .. 8 s
+    assert found["end MAE [s]"] == pytest.approx((0.0 + 3.0 + 8.0) / 3)
+    assert [found[f"start within {s} s"] for s in ("0.5", "1", "2")] == pytest.approx([2 / 3] * 3)
+    assert [found[f"end within {s} s"] for s in ("0.5", "1", "2")] == pytest.approx([1 / 3] * 3)
+    published = metrics.localization_tally(said, truth, "published").scores()
+    assert published["start MAE [s]"] == pytest.approx((0.5 + 0.5 + 2.0) / 3)  # read as 0.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 30), st.floats(0, 30), st.floats(0, 30)), min_size=1, max_size=6))
+def test_silence_never_costs_less_than_a_span_within_the_range(rows):
+    truth = [Span(*sorted(row[:2])) for row in rows]
+    latest = max(one.end_s for one in truth)
+    guesses = [Span(min(row[2], latest), latest) for row in rows]
+    silent, spoken = (metrics.localization_tally(said, truth).scores() for said in ([None] * len(rows), guesses))
+    assert silent["start MAE [s]"] >= spoken["start MAE [s]"] - 1e-9 and silent["end MAE [s]"] >= spoken["end MAE [s]"] - 1e-9
+    assert silent["end within 2 s"] == 0
+
+
+def test_pre_crash_shares_within_a_limit():
+    found = metrics.pre_crash_tally([2.5, 4.0, 9.0, None], [3.0] * 4, [5.0] * 4).scores()
+    assert [found[f"within {s} s"] for s in ("0.5", "1", "2")] == [0.25, 0.5, 0.5]
+
+
+def test_a_decimal_that_binary_cannot_hold_is_still_within_the_limit():
+    assert 1.1 - 0.6 > 0.5
+    assert metrics.error_columns(np.array(1.1), np.array(0.6), 9.0)[1] == 1
+
+
+def test_parse_failures_are_a_figure_with_an_interval():
+    tally = metrics.parse_failures([True] * 10 + [False] * 30)
+    assert tally.scores() == {"parse failure rate": 0.25} and tally.unparsed == 10
+    low, high = metrics.bootstrap_intervals(tally)["parse failure rate"]
+    assert 0.1 < low < 0.25 < high < 0.45
+
+
+def test_joined_tallies_score_as_each_alone_and_refuse_other_clips():
+    said, actual = ["car hits car", None, "no collision."], ["car hits truck", "car hits car", "no collision."]
+    parts = metrics.text_tally(said, actual), metrics.parse_failures([False, True, False])
+    whole = metrics.joined(*parts)
+    assert whole.scores() == {**parts[0].scores(), **parts[1].scores()} and whole.unparsed == 1
+    assert metrics.bootstrap_intervals(whole, 50)["BLEU"] == metrics.bootstrap_intervals(parts[0], 50)["BLEU"]
+    with pytest.raises(ValueError, match="cannot be joined"):
+        metrics.joined(parts[0], metrics.parse_failures([False]))
+
+
+# ---- METEOR, CIDEr-D, TF-IDF cosine, exact match, closed-set accuracy
+
+
+class KnowsNothing:
+    "A WordNet without a word in it."
+
+    def synsets(self, word):
+        return []
+
+
+class Synonyms:
+    "A WordNet in which a van is a truck."
+
+    def synsets(self, word):
+        lemma = type("Lemma", (), {"name": lambda self: "truck"})()
+        return [type("Synset", (), {"lemmas": lambda self: [lemma]})()] if word == "van" else []
+
+
+VOCABULARY = "car cars hit hits hitting truck a the parked slowly ego-car driver's".split()
+
+
+@pytest.fixture
+def no_wordnet(monkeypatch):
+    "METEOR as on a machine without WordNet."
+    known = text_metrics.Lexicon()
+    monkeypatch.setattr(text_metrics, "lexicon", lambda: known)
+    text_metrics.meteor.cache_clear()
+    yield
+    text_metrics.meteor.cache_clear()
+
+
+def test_meteor_equals_nltk_on_many_pairs(no_wordnet):
+    from nltk.translate.meteor_score import single_meteor_score
+
+    rng = np.random.default_rng(7)
+    for _ in range(1000):
+        said, actual = (" ".join(rng.choice(VOCABULARY, rng.integers(0, 15))) for _ in range(2))
+        theirs = single_meteor_score(text_metrics.words(actual), text_metrics.words(said), wordnet=KnowsNothing())
+        assert text_metrics.meteor(said, actual) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_meteor_by_hand(no_wordnet):
+    "Three of four words said are among three annotated ones, in two pieces; the stem of hit counts."
+    precision, recall = 3 / 4, 3 / 3
+    mean = precision * recall / (0.9 * precision + 0.1 * recall)
+    assert text_metrics.meteor("the car hit truck", "car hits truck") == pytest.approx(mean * (1 - 0.5 * (1 / 3) ** 3))
+    scattered = text_metrics.meteor("truck the car hit", "car hits truck")
+    assert scattered == pytest.approx(mean * (1 - 0.5 * (2 / 3) ** 3))
+
+
+def test_meteor_says_in_its_name_whether_it_knew_synonyms(monkeypatch):
+    scores = {}
+    for known in (text_metrics.Lexicon(), text_metrics.Lexicon(Synonyms())):
+        monkeypatch.setattr(text_metrics, "lexicon", lambda known=known: known)
+        text_metrics.meteor.cache_clear()
+        corpus = text_metrics.read_corpus(("truck hits car",))
+        scores |= text_metrics.meaning_tally(["van hits car"], ["truck hits car"], corpus).scores()
+    text_metrics.meteor.cache_clear()
+    assert scores["METEOR"] > scores["METEOR (no synonyms)"] > 0
+
+
+def test_cider_by_hand():
+    "In a set of four answers, weights are log(4 / answers that hold the run)."
+    corpus = text_metrics.read_corpus(("car hits car", "car hits truck", "bus stops", "no collision."))
+    car, hits, truck, rare = np.log(4 / 2), np.log(4 / 2), np.log(4 / 1), np.log(4)
+    one = (car * car + hits * hits) / (np.sqrt((2 * car) ** 2 + hits**2) * np.sqrt(car**2 + hits**2 + truck**2))
+    both, pair = np.log(4 / 2), rare  # "car hits" stands in two answers, "hits car" and "hits truck" in one
+    two = both * both / (both**2 + pair**2)
+    assert text_metrics.cider("car hits car", "car hits truck", corpus) == pytest.approx(10 / 4 * (one + two))
+    shorter = (car**2 + hits**2) / (np.sqrt(car**2 + hits**2) * np.sqrt(car**2 + hits**2 + truck**2)) + both / np.sqrt(both**2 + pair**2)
+    assert text_metrics.cider("car hits", "car hits truck", corpus) == pytest.approx(10 / 4 * shorter * np.exp(-1 / 72))
+    assert text_metrics.cider("Bus stops.", "bus stops", corpus) == pytest.approx(5)  # two lengths of four
+    long = text_metrics.read_corpus(("a driver looks away", "b"))
+    assert text_metrics.cider("a driver looks away", "a driver looks away", long) == pytest.approx(10)
+
+
+def test_a_run_said_more_often_than_annotated_gains_nothing():
+    corpus = text_metrics.read_corpus(("car hits truck", "no collision."))
+    once, often = (text_metrics.cider(said, "car hits truck", corpus) for said in ("car hits truck", "car car car"))
+    assert often < once / 5
+
+
+def test_in_a_set_of_one_answer_no_word_is_rare():
+    assert text_metrics.cider("no collision.", "no collision.", text_metrics.read_corpus(("no collision.",) * 3)) == 0
+
+
+def test_tfidf_cosine_by_hand():
+    "One word of one letter has two pieces: itself marked, and its one run of three."
+    corpus = text_metrics.read_corpus(("a", "b"))
+    weight = 1 + np.log(3 / 2)
+    assert text_metrics.pieces("a") == {"<a>": 2}
+    assert text_metrics.tfidf_cosine("a b", "a", corpus) == pytest.approx(2 * weight / np.hypot(2 * weight, 2 * weight))
+    assert text_metrics.tfidf_cosine("A.", "a", corpus) == pytest.approx(1)
+    assert text_metrics.tfidf_cosine("", "a", corpus) == text_metrics.tfidf_cosine("c", "a", corpus) == 0
+
+
+@pytest.mark.parametrize(("text", "plain"), [
+    ("No collision.", "no collision"), ("  Car\n hits\tcar !? ", "car hits car"), ("U.S. car", "u.s. car"), ("...", ""), ("\u00c9t\u00c9", "\u00e9t\u00e9"),
+])
+def test_normalised(text, plain):
+    assert text_metrics.normalised(text) == plain
+
+
+CLOSED = ("car hits car", "car hits truck", "ego-car hits a cyclist", "no collision")
+
+
+@pytest.mark.parametrize(("text", "nearest"), [
+    ("Car hits truck.", "car hits truck"),
+    ("a car then hits the truck", "car hits truck"),
+    ("hits", "car hits car"),               # as near to another: the first in sorted order
+    ("car car hits", "car hits car"),       # words count as often as both have them
+    ("cyclist", "ego-car hits a cyclist"),
+    ("COLLISION", "no collision"),
+    ("zebra", None), ("", None), ("...", None),
+])
+def test_nearest_on_the_closed_list(text, nearest):
+    assert text_metrics.nearest_answers([text], CLOSED) == {text: nearest}
+
+
+@given(st.lists(st.text("ab .", max_size=8), max_size=5), st.lists(st.text("ab .", min_size=1, max_size=8), min_size=1, max_size=5))
+def test_nearest_equals_trying_every_answer(texts, answers):
+    from collections import Counter
+
+    closed = tuple(sorted({text_metrics.normalised(text) for text in answers}))
+    for text, found in text_metrics.nearest_answers(texts, closed).items():
+        said = Counter(text_metrics.words(text))
+        shares = [2 * (said & other).total() / max(1, said.total() + other.total()) for other in (Counter(text_metrics.words(a)) for a in closed)]
+        if text and text_metrics.normalised(text) in closed:
+            assert found == text_metrics.normalised(text)
+        else:
+            assert found == (closed[int(np.argmax(shares))] if max(shares) else None)
+
+
+def test_closed_set_accuracy_counts_silence_and_needs_the_annotated_answer():
+    truth = ["car hits car", "car hits truck", "no collision."]
+    corpus = text_metrics.read_corpus(tuple(truth), ("ego-car hits a cyclist",))
+    assert corpus.closed == CLOSED and corpus.clips == 3
+    tally = text_metrics.meaning_tally(["Car hits car!", "some car hits some truck", None], truth, corpus)
+    found = tally.scores()
+    assert (tally.clips, tally.unparsed) == (3, 1)
+    assert (found["exact match"], found["closed-set accuracy"]) == pytest.approx((1 / 3, 2 / 3))
+    spoken = text_metrics.meaning_tally(["Car hits car!", "some car hits some truck", None], truth, corpus, "published")
+    assert (spoken.clips, spoken.left_out, spoken.scores()["closed-set accuracy"]) == (2, 1, 1)
+    elsewhere = text_metrics.meaning_tally(["cyclist"], ["car hits car"], corpus).scores()  # nearest to an answer of another clip
+    assert elsewhere["closed-set accuracy"] == 0
+    with pytest.raises(ValueError):
+        text_metrics.meaning_tally(["a"], [], corpus)
+    assert np.isnan(text_metrics.meaning_tally([], [], corpus).scores()["CIDEr-D"])
+
+
+@annotated
+def test_the_real_answers_are_closed_lists():
+    for task, distinct, closed in (("crash_description", 50, 50), ("cause_reasoning", 96, 96), ("prevention_reasoning", 102, 95)):
+        test, val = (tuple(real(task, split).values()) for split in ("test", "val"))
+        assert len({*test, *val}) == distinct and len(text_metrics.read_corpus(test, val).closed) == closed
 
 
 # ---- BERTScore on a tiny random model

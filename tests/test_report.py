@@ -198,6 +198,27 @@ def test_published_rows_are_shown_when_the_run_has_them(run, tmp_path):
     assert "model, published reading 1.0000 1.0000 1.0000 1.0000" in page.text
 
 
+def test_run_report_shows_other_baselines_and_kinds_of_clips_where_the_run_has_them(run, tmp_path):
+    folder, cases = run
+    from dataclasses import replace
+
+    training = [replace(case, case_id=f"train/{case.case_id}", split="train") for case in cases]
+    ev.evaluate(ev.EvalConfig(bootstrap=20), Fake(), cases, tmp_path, training)
+    page = checked(report.run_report(tmp_path))
+    for words in ("task metric model fitted constant retrieval", "Scores for kinds of clips", "by group task metric clips note model",
+                  "crash type no crash", "fewer than 20 clips"):
+        assert words in page.text
+    assert report.baseline_table(ev.tidy([])) == ([], [])
+    text = (tmp_path / "breakdown.json").read_text().replace('"no crash"', '"<script>no crash</script>"')
+    (tmp_path / "breakdown.json").write_text(text)
+    assert "<script>" not in report.run_report(tmp_path).read_text()
+    without = checked(report.run_report(folder))
+    assert "retrieval: absent: no training clip has an answer" in without.text and "fitted constant" not in without.text.split("All ")[0]
+    (tmp_path / "breakdown.json").write_text("[3]")
+    with pytest.raises(CrashchatError, match="breakdown.json: must be a list of rows"):
+        report.run_report(tmp_path)
+
+
 def test_compared_rows_are_text_for_a_page_or_a_terminal(run):
     rows = report.compared_rows(ev.read_scores(run[0] / "scores.json"))
     one = next(row for row in rows if (row["task"], row["metric"]) == ("crash recognition", "accuracy"))

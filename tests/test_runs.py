@@ -325,8 +325,8 @@ def test_a_notebook_opened_by_hand_moves_to_the_projects_root(tmp_path, monkeypa
 
 def test_apps_are_found_beside_the_package_and_an_unknown_one_is_named():
     assert (runs.project_root() / "nbs" / "apps").is_dir()
-    with pytest.raises(CrashchatError, match="app='compare' unknown app; known: train, evaluate"):
-        runs.app_named("compare")
+    with pytest.raises(CrashchatError, match="app='audit' unknown app; known: train, evaluate, compare"):
+        runs.app_named("audit")
 
 
 def test_without_a_checkout_the_message_says_where_it_was_sought(tmp_path, monkeypatch):

@@ -165,6 +165,23 @@ def test_hidden_frames_are_not_part_of_the_clip(plain, tmp_path):
     assert shades(frames) == list(range(7, 20))
 
 
+def test_frames_hidden_up_to_a_key_frame_do_not_make_a_clip_cut_short(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"g": "1", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((96, 128, 3), 10 + 10 * number, np.uint8), "rgb24")
+            frame.pts, frame.time_base = number - 5, video.Fraction(1, 10)  # the first five lie before the edit list's start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert probe(path).frame_count == 15
+    assert shades(read_frames(path, Sampling(10, 96))) == list(range(5, 20))
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(CrashchatError, match="cut short|damaged"):
+        probe(path)
+
+
 def test_varying_frame_rate_keeps_true_times(tmp_path):
     times = [0, 40, 80, 500, 510, 900, 1600, 1640]
     path = draw(tmp_path / "a.mkv", frames=8, fps=25, times=times)

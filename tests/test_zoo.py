@@ -1,18 +1,14 @@
 "Every layout loads, converts and merges to the same model; what does not fit is refused by name."
 
-import hashlib
 import json
 import os
 import pickle
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
-from urllib.parse import unquote, urlsplit
 
 import pytest
 import torch
+from hub import Hub, hub_served
 from original import (
     by_hand,
     untied_pocket,
@@ -321,55 +317,17 @@ def test_merging_the_recorded_adapter_gives_the_recorded_merge(tmp_path):
 
 
 
-class Hub(BaseHTTPRequestHandler):
-    "A hub with one repository of files held in memory; the first weight it hands out breaks off half way."
-
-    files: ClassVar[dict[str, bytes]] = {}
-    asked: ClassVar[list[tuple[str, str | None]]] = []
-    log_message = lambda *_: None  # noqa: E731
-
-    def answer(self, body: bytes, status=200, sent=None, **headers):
-        self.send_response(status)
-        for name, value in {"Content-Length": len(body), "X-Repo-Commit": "c" * 40, **headers}.items():
-            self.send_header(name.replace("_", "-"), str(value))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body if sent is None else body[:sent])
-
-    def do_GET(self):
-        path = unquote(urlsplit(self.path).path)
-        if path.startswith("/api/"):
-            rows = [{"rfilename": name} for name in self.files]
-            tree = [{"type": "file", "path": name, "size": len(body), "oid": name} for name, body in self.files.items()]
-            return self.answer(json.dumps(tree if "/tree/" in path else {"id": "KDliang/crashchat", "sha": "c" * 40, "siblings": rows}).encode())
-        name = path.split(f"/{'c' * 40}/")[-1]
-        body, part = self.files[name], self.headers.get("Range")
-        first = int(part.split("=")[1].split("-")[0]) if part else 0
-        torn = name.endswith("large.bin") and not any(seen == name for seen, _ in self.asked)
-        if self.command == "GET":
-            self.asked.append((name, part))
-        tag = f'"{hashlib.sha256(body).hexdigest()}"'
-        about = {"ETag": tag, "Accept-Ranges": "bytes"} | ({"Content_Range": f"bytes {first}-{len(body) - 1}/{len(body)}"} if part else {})
-        self.answer(body[first:], 206 if part else 200, len(body) // 2 if torn else None, **about)
-        self.close_connection = torn
-
-    do_HEAD = do_GET
-
-
 def test_a_model_is_fetched_and_a_broken_download_goes_on(tmp_path):
     tokenizer, model = pocket()
     made = write_lora(tmp_path / "made", model, tokenizer)
     Hub.files = {f"ckpt/heterogeneous_multitask/{path.name}": path.read_bytes() for path in sorted(made.iterdir())}
     Hub.files["ckpt/heterogeneous_multitask/large.bin"] = os.urandom(24 << 20)  # downloads come in pieces of 10 MiB
     Hub.files["ckpt/other/model.safetensors"] = b"not asked for"
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     fetch = "import sys; from crashchat.cli import main; sys.argv = ['crashchat', 'zoo', 'get', sys.argv[1]]; main()"
-    settings = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
     (tmp_path / "project").mkdir()
 
     def get(name):
-        return subprocess.run([sys.executable, "-c", fetch, name], cwd=tmp_path / "project", env=settings, capture_output=True, text=True)
+        return subprocess.run([sys.executable, "-c", fetch, name], cwd=tmp_path / "project", env=hub_served(tmp_path / "home"), capture_output=True, text=True)
 
     done = get("heterogeneous_multitask")
     assert done.stdout.strip() == "ckpt/heterogeneous_multitask", done.stderr
@@ -384,4 +342,3 @@ def test_a_model_is_fetched_and_a_broken_download_goes_on(tmp_path):
     assert not (tmp_path / "project" / "ckpt" / "other").exists()
     absent = get("crash_recognition_independent_monotask")
     assert absent.returncode == 2 and absent.stderr.splitlines()[-1].endswith("is not on the hub")
-    server.shutdown()
