@@ -22,13 +22,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from crashchat.cases import (
     CASES_FILE,
@@ -49,6 +47,7 @@ from crashchat.core import (
     Value,
     atomic_write,
     fingerprint,
+    in_threads,
     path_below,
     read_json,
     write_json,
@@ -482,13 +481,7 @@ def look_at_all(
             return str(error.args[1])
 
     present = [case for case in cases if os.path.exists(case.video)]  # Path.exists raises on a name that no disk can hold
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(min(cores, 8))
-    try:
-        found = list(tqdm(pool.map(tried, present), total=len(present), desc="clips", unit="clip", disable=not present))
-    finally:
-        pool.shutdown(cancel_futures=True)  # a person who stops it does not wait for the rest
-    return {case.case_id: what for case, what in zip(present, found, strict=True)}
+    return {case.case_id: what for case, what in zip(present, in_threads(tried, present, "clips"), strict=True)}
 
 # %% ../nbs/04_audit.ipynb #02066154
 ALIKE = 0.98       # least correlation of clips that are said to look alike

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperCommand
 
-from .core import Answer, CrashchatError, append_jsonl
+from .core import Answer, CrashchatError, append_jsonl, usable_cores
 from .tasks import ALL, TASKS, task_named
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ app = typer.Typer(
 
 def limit_threads():
     "Let torch use the cores this process may use, at most 8: small models gain nothing from more."
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(min(cores, 8)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(min(usable_cores(), 8)))
 
 # %% ../nbs/41_cli.ipynb #f2a0f3aa
 def column_pairs(
@@ -389,7 +388,6 @@ def machine_rows() -> list[tuple[str, str, str]]:  # what, found, remedy
     import psutil
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(".")
     gib = 1 << 30
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
@@ -400,7 +398,7 @@ def machine_rows() -> list[tuple[str, str, str]]:  # what, found, remedy
     except ImportError:
         flash = "missing"
     return [
-        ("cores", str(cores), ""),
+        ("cores", str(usable_cores()), ""),
         ("memory", f"{memory.available / gib:.1f} of {memory.total / gib:.1f} GiB free", "" if memory.available > 3 * gib else "the demo wants 3 GiB"),
         ("disk", f"{disk.free / gib:.1f} GiB free", "" if disk.free > 2 * gib else "the demo wants 2 GiB"),
         ("gpu", ", ".join(f"{gpu.name} {gpu.total_memory / gib:.0f} GiB" for gpu in gpus) or "none", "" if gpus else "the CPU is used"),

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'Control', 'COLUMNS', 'TEXT_TASKS', 'HEADLINES', 'BASELINES', 'GRID_S', 'MOST_PAIRS', 'Constant',
-           'PUBLISHED_SOURCE', 'PUBLISHED_DATA', 'SMALL_GROUP', 'LENGTHS_S', 'BREAKDOWNS', 'EvalConfig', 'check_config',
-           'task_names', 'listed_tasks', 'resolve_eval_config', 'resolve_fields', 'Asked', 'asked_tasks', 'setting_of',
-           'answer_rows', 'given_answer', 'predict', 'Answered', 'answered', 'truth_of', 'tally_of', 'tally_rows',
-           'tidy', 'known_answers', 'answered_tally', 'score', 'Fraction', 'choose', 'best_text', 'best_yes_no',
-           'best_time', 'span_sums', 'best_span', 'best_constants', 'constant_tally', 'constants', 'retrieval',
-           'published_scores', 'verdict_on', 'compare_to_constants', 'value_and_interval', 'in_columns', 'group_of',
-           'group_order', 'group_note', 'breakdown', 'breakdowns', 'limited', 'clip_lengths', 'absent_bert', 'evaluate',
-           'plain_rows', 'write_scores', 'read_scores']
+           'MOST_DONORS', 'PUBLISHED_SOURCE', 'PUBLISHED_DATA', 'SMALL_GROUP', 'LENGTHS_S', 'BREAKDOWNS', 'EvalConfig',
+           'check_config', 'task_names', 'listed_tasks', 'resolve_eval_config', 'resolve_fields', 'Asked',
+           'asked_tasks', 'setting_of', 'answer_rows', 'given_answer', 'predict', 'Answered', 'answered', 'truth_of',
+           'tally_of', 'tally_rows', 'tidy', 'known_answers', 'answered_tally', 'score', 'Fraction', 'choose',
+           'best_text', 'best_yes_no', 'best_time', 'span_sums', 'best_span', 'best_constants', 'constant_tally',
+           'constants', 'retrieval', 'published_scores', 'verdict_on', 'compare_to_constants', 'value_and_interval',
+           'in_columns', 'group_of', 'group_order', 'group_note', 'breakdown', 'breakdowns', 'limited', 'clip_lengths',
+           'absent_bert', 'evaluate', 'plain_rows', 'write_scores', 'read_scores']
 
 # %% ../nbs/21_evaluate.ipynb #f3c82295
 import math
@@ -26,7 +26,18 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from .core import Answer, Case, CrashchatError, Span, Value, append_jsonl, read_json, read_jsonl, write_json
+from crashchat.core import (
+    Answer,
+    Case,
+    CrashchatError,
+    Span,
+    Value,
+    append_jsonl,
+    in_threads,
+    read_json,
+    read_jsonl,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -561,6 +572,9 @@ def constants(
     return tidy(rows)
 
 # %% ../nbs/21_evaluate.ipynb #f0a929d3
+MOST_DONORS = 2000  # training clips that are looked at, drawn at random where there are more: each is decoded
+
+
 def retrieval(
     fit_cases: Sequence[Case],   # training clips, to copy from
     cases: Sequence[Case],       # the clips that are scored
@@ -782,18 +796,19 @@ def limited(
 
 
 def clip_lengths(
-    cases: Iterable[Case],
+    cases: Sequence[Case],
 ) -> dict[str, float]:  # case id -> seconds
     "The length of each clip that can be read; the others are not there."
     from crashchat.video import probe  # its decoder takes time to load and is needed only here
 
-    found = {}
-    for case in cases:
+    def length_of(case: Case) -> float | None:
         try:
-            found[case.case_id] = probe(case.video).duration_s
+            return probe(case.video).duration_s
         except CrashchatError:
-            continue  # counted as failed where it is asked
-    return found
+            return None  # counted as failed where it is asked
+
+    found = zip(cases, in_threads(length_of, cases, "lengths"), strict=True)
+    return {case.case_id: length_s for case, length_s in found if length_s is not None}
 
 
 def absent_bert(
@@ -835,7 +850,7 @@ def evaluate(
         parts.append(score(black, chosen, who="black frames", **scoring))
     lengths = clip_lengths([*chosen, *(fit_cases if "crash_localization" in tasks else ())])
     parts.append(constants(fit_cases, chosen, lengths_s=lengths, **draws))
-    looked = limited(fit_cases, 10 * (config.limit or 0), config.seed)
+    looked = limited(fit_cases, min(10 * (config.limit or MOST_DONORS), MOST_DONORS), config.seed)
     parts.append(retrieval(looked, chosen, **draws))
     if beside is not None:
         parts += [score(rows, chosen, who="model, published reading", reading="published", **scoring), beside]

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['log', 'CARD_FILE', 'POCKET_NOTICE', 'SPECIAL_TOKENS', 'PIECES', 'POCKET_CARD', 'NATIVE_TYPE', 'ORIGINAL_TYPE',
            'ORIGINAL_NAMES', 'TEXT_FIELDS', 'VISION_FIELDS', 'PUBLISHED_VISION', 'WEIGHTS', 'LORA_TARGETS',
-           'ADAPTER_CARD', 'ADAPTER_CONFIG', 'ADAPTER_WEIGHTS', 'PROJECTOR_WEIGHTS', 'WRAPPED', 'ADAPTED',
-           'PUBLISHED_WORDS', 'ModelCard', 'read_card', 'attend_by_frame', 'attend', 'attention_for', 'train_tokenizer',
-           'token_id', 'pocket_config', 'build_pocket', 'Loaded', 'whole_folder', 'save_model', 'native_name',
-           'read_config', 'vision_folder', 'native_config', 'in_one_line', 'weight_files', 'stored_tensors',
-           'checkpoint_tensors', 'read_weights', 'AdapterCard', 'base_key', 'without_rename_warning', 'new_adapter',
-           'save_adapter', 'adapter_files', 'adapter_tensors', 'adapter_recipe', 'attach', 'adapter_card',
-           'add_adapter', 'checkpoint_folder', 'base_beside', 'load_model']
+           'ADAPTER_CARD', 'ADAPTER_CONFIG', 'ADAPTER_WEIGHTS', 'PROJECTOR_WEIGHTS', 'UNREAD_SETTINGS', 'WRAPPED',
+           'ADAPTED', 'PUBLISHED_WORDS', 'ModelCard', 'read_card', 'attend_by_frame', 'attend', 'attention_for',
+           'train_tokenizer', 'token_id', 'pocket_config', 'build_pocket', 'Loaded', 'whole_folder', 'save_model',
+           'native_name', 'read_config', 'vision_folder', 'native_config', 'in_one_line', 'weight_files',
+           'stored_tensors', 'checkpoint_tensors', 'read_weights', 'AdapterCard', 'base_key', 'without_rename_warning',
+           'new_adapter', 'save_adapter', 'adapter_files', 'adapter_tensors', 'adapter_recipe', 'attach',
+           'adapter_card', 'add_adapter', 'checkpoint_folder', 'base_beside', 'load_model']
 
 # %% ../nbs/10_model.ipynb #61d88a13
 import hashlib
@@ -32,7 +32,7 @@ from typing import Any, cast
 import torch
 from accelerate import init_empty_weights
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -328,6 +328,8 @@ def native_config(
     "The native configuration of an original checkpoint. Raises CrashchatError naming the field that is not as it must be."
     theirs = read_config(folder)
     beside = vision_folder(folder, theirs)
+    if beside is None and not theirs.get("vision_encoder_config"):
+        log.warning("%s: its vision encoder %s lies neither beside it nor in it; it is taken for the published one", folder, theirs.get("vision_encoder"))
     vision: Any = theirs.get("vision_encoder_config") or (read_config(beside) if beside else PUBLISHED_VISION)
     placeholder: Any = theirs.get("image_token_index")
     for field, value, kind, what in (("image_token_index", placeholder, int, "a token id"), ("vision_encoder_config", vision, Mapping, "an object")):
@@ -429,7 +431,7 @@ def read_weights(
             raise CrashchatError(path, needs, "key", theirs)
         parent, _, leaf = name.rpartition(".")
         if name != tied:
-            setattr(model.get_submodule(parent), leaf, torch.nn.Parameter(tensor.to(config.dtype)))
+            setattr(model.get_submodule(parent), leaf, torch.nn.Parameter(tensor.to(config.dtype or tensor.dtype)))
     wanted.pop(tied or "", None)
     if wanted:
         raise CrashchatError(folder, f"lacks {len(wanted)} weights, first", "key", min(wanted))
@@ -499,6 +501,7 @@ def save_adapter(
 # %% ../nbs/10_model.ipynb #6210334f
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 PROJECTOR_WEIGHTS = "non_lora_trainables.bin"
+UNREAD_SETTINGS = ("alpha_pattern", "rank_pattern", "layers_to_transform", "layer_replication", "fan_in_fan_out", "lora_bias")
 WRAPPED = "base_model.model."  # what peft puts before every name
 ADAPTED = r"model\.(projector\.|(language_model|vision_model\.encoder)\.layers\.\d+\..*\.lora_)"
 
@@ -539,6 +542,8 @@ def adapter_recipe(
     held = read_json(path)
     if not isinstance(held, dict) or held.get("peft_type") != "LORA" or held.get("bias", "none") != "none":
         raise CrashchatError(path, "is not the configuration of a LoRA adapter without bias")
+    if other := [name for name in UNREAD_SETTINGS if held.get(name)]:
+        raise CrashchatError(path, "is a setting that is not understood here, and would be lost", other[0], held[other[0]])
     names = list(given)
     parts = {name.split(".")[3] for name in names}  # of the model, behind the wrapping
     targets = held.get("target_modules")
@@ -620,8 +625,8 @@ def checkpoint_folder(
         raise CrashchatError(path, "no such checkpoint folder")
     try:
         return Path(snapshot_download(path))
-    except (OSError, HFValidationError) as error:
-        raise CrashchatError(path, f"is not a folder here and the hub could not deliver it ({type(error).__name__})") from error
+    except Exception as error:  # huggingface_hub lets through those of whichever HTTP library it stands on
+        raise CrashchatError(path, f"is not a folder here and the hub could not deliver it ({in_one_line(error)})") from error
 
 # %% ../nbs/10_model.ipynb #eae38ba6
 def base_beside(

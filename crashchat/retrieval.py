@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
 
-from .core import Case, CrashchatError
+from .core import Case, CrashchatError, in_threads
 
 # %% ../nbs/24_retrieval.ipynb #77a9d31b
 PICTURES, PICTURE_SIZE = 4, (16, 9)  # width, height in pixels
@@ -47,7 +46,8 @@ def described_clips(
     cases: Sequence[Case],
 ) -> dict[str, np.ndarray | str]:  # case id -> its vector, or the reason why there is none
     "What each clip looks like."
-    return {case.case_id: described_clip(case.video) for case in tqdm(cases, desc="pictures", unit="clip")}
+    seen = in_threads(described_clip, [case.video for case in cases], "pictures")
+    return {case.case_id: what for case, what in zip(cases, seen, strict=True)}
 
 
 def nearest_clips(

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -181,6 +182,24 @@ def test_settings_that_do_not_fit_the_weights_are_refused(tmp_path, change, matc
         load_model(folder, device="cpu")
 
 
+def test_a_native_checkpoint_may_leave_its_type_unsaid(tmp_path):
+    tokenizer, model = pocket()
+    convert(write_hub(tmp_path / "m", model, tokenizer), tmp_path / "native")
+    config = tmp_path / "native" / "config.json"
+    held = json.loads(config.read_text())
+    config.write_text(json.dumps({key: value for key, value in held.items() if "dtype" not in key}))
+    same(probe_logits(load_model(tmp_path / "native", device="cpu")), said(tokenizer, model), 0)
+
+
+def test_an_encoder_that_is_not_described_is_taken_for_the_published_one(tmp_path, caplog):
+    tokenizer, model = pocket()
+    write_training(tmp_path / "m", model, tokenizer, apart=False)
+    shutil.rmtree(tmp_path / "vision_navit")
+    with pytest.raises(CrashchatError, match=r"model.safetensors: key='model.* has shape"):
+        load_model(tmp_path / "m", device="cpu")  # this one is smaller
+    assert "../vision_navit lies neither beside it nor in it" in caplog.text
+
+
 def test_an_adapter_for_a_base_of_another_size_is_refused_by_its_first_key(tmp_path):
     tokenizer, model = pocket()
     write_lora(tmp_path / "lora", model, tokenizer)
@@ -226,6 +245,8 @@ def test_adapters_that_are_not_whole_are_refused_by_their_first_key(tmp_path, da
     ({"bias": "all"}, "is not the configuration of a LoRA adapter without bias"),
     ({"r": 0}, "is not a LoRA configuration|does not fit"),
     ({"target_modules": ["nothing_proj"]}, "does not fit the base"),
+    ({"alpha_pattern": {"q_proj": 32}}, "adapter_config.json: alpha_pattern=.* is a setting that is not understood here"),
+    ({"layers_to_transform": [0, 1]}, r"adapter_config.json: layers_to_transform=\[0, 1\] is a setting"),
 ])
 def test_adapter_settings_that_cannot_be_are_refused(tmp_path, settings, match):
     tokenizer, model = pocket()
