@@ -21,8 +21,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from tqdm.auto import tqdm
-
 from crashchat.cases import (
     CASES_FILE,
     QUESTIONS_FILE,
@@ -36,7 +34,7 @@ from crashchat.cases import (
     write_listing,
     write_questions,
 )
-from .core import Case, CrashchatError, Span, atomic_write, path_below
+from .core import Case, CrashchatError, Span, atomic_write, in_threads, path_below
 from crashchat.importers import (
     FORMATS,
     SHEET_SUFFIXES,
@@ -308,23 +306,29 @@ def case_of(
 
 # %% ../nbs/09_prepare.ipynb #0034ffc2
 def gather(
-    records: Iterable[Imported],
+    records: Sequence[Imported],
     clips: Clips,
     out: Path,  # data folder
 ) -> Gathered:
     "The cases of all records. What contradicts itself is among the faults, a clip named twice included."
-    cases: dict[str, tuple[Case, str]] = {}
-    links, lacking, faults = {}, [], []
-    for record in tqdm(list(records), desc="clips", unit="clip", disable=None):
+    def made(record: Imported) -> tuple[Path | None, Case, list[LeftOut]] | CrashchatError:
         try:
             found = find_clip(clips, record.video, record.where)
-            case, lacks = case_of(record, found, clips, out)
-            if case.case_id in cases:
-                known, first = cases[case.case_id]
-                problem = "is named already" if known.video == case.video else f"differs from {known.video.name} in its suffix only"
-                raise CrashchatError(record.where, f"{problem} in {first}", "video", record.video)
+            return found, *case_of(record, found, clips, out)
         except CrashchatError as error:
-            faults.append((record.video, error))
+            return error
+
+    cases: dict[str, tuple[Case, str]] = {}
+    links, lacking, faults = {}, [], []
+    for record, result in zip(records, in_threads(made, records, "clips"), strict=True):
+        if isinstance(result, CrashchatError):
+            faults.append((record.video, result))
+            continue
+        found, case, lacks = result
+        if case.case_id in cases:
+            known, first = cases[case.case_id]
+            problem = "is named already" if known.video == case.video else f"differs from {known.video.name} in its suffix only"
+            faults.append((record.video, CrashchatError(record.where, f"{problem} in {first}", "video", record.video)))
             continue
         cases[case.case_id] = case, record.where
         lacking += lacks
