@@ -407,7 +407,7 @@ def test_the_command_names_every_faulty_row(tmp_path):
     mine = table(tmp_path / "mine.csv", "video,start_s,end_s", *[f"{number}.mp4,2,1" for number in range(25)], "good.mp4,1,2")
     done = command(mine, tmp_path / "data")
     assert isinstance(done.exception, FaultyRows) and not (tmp_path / "data").exists()
-    lines = [line for line in done.stderr.splitlines() if "%|" not in line]  # what is left beside the bar
+    lines = [line for line in done.stderr.splitlines() if line and "%|" not in line]  # what is left beside the bar
     assert [line.split("mine.csv ")[1] for line in lines[:2]] == [
         "row 2: start_s=2.0 lies after end_s=1", "row 3: start_s=2.0 lies after end_s=1"]
     assert lines[20:] == ["and 5 more"]
