@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -267,15 +268,21 @@ def test_an_adapter_without_a_base_says_what_to_do(tmp_path):
 
 
 PEAK = """
-import resource, sys
-from crashchat.zoo import convert, load_model, probe_logits
+import sys
+from pathlib import Path
+from crashchat.zoo import convert
+
+def peak_kib():  # of this program alone: getrusage remembers what its parent held before
+    return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")).split()[1])
+
 convert(sys.argv[1], sys.argv[2])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_kib()
 convert(sys.argv[3], sys.argv[4])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak_kib() - before)
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak of a process's memory is read from Linux's /proc")
 def test_converting_shards_takes_one_copy_and_the_largest_shard(tmp_path):
     tokenizer, model = pocket()
     write_hub(tmp_path / "small", model, tokenizer)
@@ -292,7 +299,8 @@ def test_converting_shards_takes_one_copy_and_the_largest_shard(tmp_path):
                           capture_output=True, text=True, check=True)
     taken = int(done.stdout) * 1024
     assert size > 400 << 20
-    assert taken < size + shard + (64 << 20), (taken, size, shard)  # the rest is the small model's own and the allocator's
+    print(f"model {size >> 20} MiB, largest shard {shard >> 20}, taken {taken >> 20}")
+    assert size / 2 < taken < size + shard + (64 << 20), (taken, size, shard)  # the rest is the allocator's
 
 
 def test_the_zoo_has_its_ten_rows(tmp_path):
