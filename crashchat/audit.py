@@ -8,13 +8,14 @@ __all__ = ['ROW_CHECKS', 'CLIP_CHECKS', 'SEVERITY', 'TEXT_TASKS', 'KEPT_FIRST', 
            'FOLLOWS', 'EXAMPLES', 'REMOVED', 'Finding', 'Row', 'finding', 'stated_questions', 'read_rows', 'joined',
            'one_a_clip', 'grouped', 'repeated_rows', 'wordings', 'other_wordings', 'unread_answers', 'time_faults',
            'plain', 'tells_normal', 'shows_crash', 'missing_rows', 'mixed_answers', 'overlaps', 'uneven_punctuation',
-           'facts_of', 'row_findings', 'Look', 'grey_thumbnail', 'hidden_frames', 'look', 'look_at_all', 'appearance',
-           'look_alikes', 'copies', 'latest_time', 'clip_findings', 'Probe', 'category', 'nearness', 'name_probes',
-           'running', 'text_probes', 'clip_probes', 'Truth', 'truth_values', 'right', 'best_answer', 'fits', 'nearest',
-           'seen_alike', 'guesses', 'Check', 'wilson', 'verdict_on', 'giveaway', 'giveaways', 'share_check',
-           'closed_answers', 'follows', 'answer_checks', 'Audit', 'fault_checks', 'audit', 'score_text', 'finding_text',
-           'giveaway_text', 'fault_text', 'audit_text', 'write_audit', 'Change', 'Fixed', 'removals', 'corrected_row',
-           'filled_rows', 'corrected_listing', 'write_table', 'new_folder', 'fix', 'copy_beside', 'left_after']
+           'listed_cases', 'row_findings', 'Look', 'grey_thumbnail', 'hidden_frames', 'look', 'look_at_all',
+           'appearance', 'look_alikes', 'copies', 'latest_time', 'clip_findings', 'Probe', 'category', 'nearness',
+           'name_probes', 'running', 'text_probes', 'clip_probes', 'Truth', 'truth_values', 'right', 'best_answer',
+           'fits', 'nearest', 'seen_alike', 'guesses', 'Check', 'wilson', 'verdict_on', 'giveaway', 'giveaways',
+           'share_check', 'closed_answers', 'follows', 'answer_checks', 'Audit', 'fault_checks', 'audit', 'score_text',
+           'finding_text', 'giveaway_text', 'fault_text', 'audit_text', 'write_audit', 'Change', 'Fixed', 'removals',
+           'corrected_row', 'filled_rows', 'corrected_listing', 'write_table', 'new_folder', 'fix', 'copy_beside',
+           'left_after']
 
 # %% ../nbs/04_audit.ipynb #8c9b94e3
 import csv
@@ -170,7 +171,7 @@ def read_rows(
                 continue
             asked.setdefault(question, task)
             rows.append(Row(file, Record(task, video, question, answer, source, number)))
-    if not rows:
+    if refused and not rows:
         raise CrashchatError(root, "holds no row that can be read")
     return rows, refused
 
@@ -377,29 +378,31 @@ def uneven_punctuation(
             yield finding("uneven punctuation", f"{said} end in a full stop", field=task)
 
 # %% ../nbs/04_audit.ipynb #acfc078d
-def facts_of(
+def listed_cases(
     root: str | os.PathLike,  # the data folder
-) -> tuple[dict[str, Mapping[str, str]], list[Finding]]:  # case id -> facts; the refusal, if it is refused
-    "What else is known of the clips, if the set can be read as a whole."
+) -> tuple[list[Case], list[Finding]]:  # perhaps none; the refusal, if it is refused
+    "The clips as everybody else reads them, bare ones and facts included, if the set can be read as a whole."
     try:
-        return {case.case_id: case.facts for case in read_cases(root)}, []
+        return read_cases(root), []
     except CrashchatError as error:
         said = str(error).replace(f"{Path(root)}{os.sep}", "")
-        return {}, [finding("set is refused", f"{said}; facts of the clips are not used")]
+        return [], [finding("set is refused", f"{said}; facts of the clips are not used")]
 
 
 def row_findings(
     root: str | os.PathLike,  # the data folder
 ) -> tuple[list[Case], list[Finding]]:  # each clip once, with its facts; every fault its annotations show
-    "Read the annotations and find what is wrong with them. Raises CrashchatError if none can be read."
+    "Read the annotations and find what is wrong with them. Raises CrashchatError if there are some and none can be read."
     rows, refused = read_rows(root)
-    facts, refusal = facts_of(root)
+    listed, refusal = listed_cases(root)
+    facts = {case.case_id: case.facts for case in listed}
     cases = joined(root, rows)
     found = [
         *refusal, *refused, *unread_answers(rows), *repeated_rows(rows), *other_wordings(rows, wordings(root, rows)),
         *overlaps(cases, facts), *missing_rows(cases), *mixed_answers(cases), *time_faults(rows), *uneven_punctuation(cases),
     ]
-    return one_a_clip(cases, facts), found
+    bare = [case for case in listed if not case.truth]  # nothing is missing from these; they are looked at all the same
+    return [*one_a_clip(cases, facts), *bare], found
 
 # %% ../nbs/04_audit.ipynb #56d54b2f
 THUMBNAIL_PX = (16, 9)   # width, height; clips of another shape are squeezed into it

@@ -208,7 +208,11 @@ def read_source(
     if format == "folder" or not files:
         clips = [(str(path), path.relative_to(source).as_posix()) for path in find_clips([source])]
         return collect(clips, lambda video, where: Imported(video, where))
-    read = [read_annotations(path, format, columns) for path in files]
+    try:
+        read = [read_annotations(path, format, columns) for path in files]
+    except CrashchatError as error:
+        where, problem, *rest = error.args
+        raise CrashchatError(where, f"{problem}{'' if format else ' (where the clips alone are wanted: format folder)'}", *rest) from error
     return Import(tuple(record for one in read for record in one.records), tuple(fault for one in read for fault in one.faults),
                   tuple(dict.fromkeys(note for one in read for note in one.notes)))
 

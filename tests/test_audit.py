@@ -616,3 +616,22 @@ def test_the_command_refuses_in_one_line(pair, tmp_path, words, problem, monkeyp
 
 def test_all_six_tasks_have_probes_in_the_report(pair):
     assert {line.task for line in audit(pair, clips=False).lines if line.part == "giveaway"} == set(ALL)
+
+
+def test_bare_clips_are_looked_at_without_being_called_incomplete(tmp_path):
+    cases = [Case(f"videos/{name}", write_video(tmp_path / "videos" / f"{name}.mp4", 1.0, seed=seed), {}, None, "train")
+             for seed, name in enumerate("ab")]
+    (tmp_path / "videos" / "c.mp4").write_bytes(b"not a video")
+    write_listing(tmp_path, [*cases, Case("videos/c", tmp_path / "videos" / "c.mp4", {}, None, "test")])
+    done = audit(tmp_path)
+    assert [(one.check, one.case_id) for one in done.findings.itertuples()] == [("clip cannot be read", "videos/c")]
+    assert "no clip is annotated for it" in audit_text(done)
+
+
+def test_bare_clips_among_annotated_ones_are_looked_at_too(pair):
+    listed = [*read_cases(pair), Case("videos/bare", pair / "videos" / "bare.mp4", {}, None, "train")]
+    write_video(pair / "videos" / "bare.mp4", 1.0)
+    write_listing(pair, listed)
+    found = Counter((one.check, one.case_id) for one in audit(pair).findings.itertuples())
+    assert ("missing row", "videos/bare") not in found and ("clip is missing", "videos/bare") not in found
+    assert sum(check == "clip is missing" for check, _ in found) == 4

@@ -496,3 +496,11 @@ def test_real_clips_with_their_labels(tmp_path):
     assert all(case.video.is_file() for case in cases.values())
     folder = prepare(SHARED / "videos", tmp_path / "bare", "folder")
     assert (len(folder.cases), {case.truth.get("crash_recognition") for case in folder.cases}) == (22, {None})
+
+
+def test_a_table_that_is_none_beside_clips_says_how_to_take_the_clips_alone(tmp_path):
+    write_video(tmp_path / "clips" / "a.mp4", 1.0, 10, 0, height=48, width=64)
+    table(tmp_path / "clips" / "labels.csv", "file,crash", "a.mp4,1")
+    with pytest.raises(CrashchatError, match=r"labels.csv: columns=\['video'\] .* \(where the clips alone are wanted: format folder\)"):
+        prepare(tmp_path / "clips", tmp_path / "data")
+    assert len(prepare(tmp_path / "clips", tmp_path / "data", format="folder").cases) == 1
