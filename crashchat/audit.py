@@ -51,6 +51,7 @@ from crashchat.core import (
     in_threads,
     path_below,
     read_json,
+    whole_folder,
     write_json,
 )
 from .tasks import ALL, LINGUISTIC_TASKS, NUMBER, PERCEPTION_TASKS, TASKS, numbers, parse_yes_no
@@ -1244,12 +1245,13 @@ def fix(
     for name, record, change in filled:
         changes.append(change)
         records.setdefault(name, []).append(record)
-    for name, found in records.items():
-        write_json(out / "annotations" / name, [record_row(record) for record in found])
-    changes += copy_beside(done.root, out, rows, kept)
-    write_table(out / "changes.csv", [list(Change.__annotations__), *(list(vars(change).values()) for change in changes)])
-    left = left_after(done, out)
-    write_table(out / "left.csv", [list(Finding.__annotations__), *(list(vars(one).values()) for one in left)])
+    with whole_folder(out) as copy:
+        for name, found in records.items():
+            write_json(copy / "annotations" / name, [record_row(record) for record in found])
+        changes += copy_beside(done.root, copy, rows, kept)
+        write_table(copy / "changes.csv", [list(Change.__annotations__), *(list(vars(change).values()) for change in changes)])
+        left = left_after(done, copy)
+        write_table(copy / "left.csv", [list(Finding.__annotations__), *(list(vars(one).values()) for one in left)])
     return Fixed(out, tuple(changes), tuple(left))
 
 # %% ../nbs/04_audit.ipynb #cc1ed03f

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['Value', 'DISK_IS_FULL', 'PACKAGES', 'T', 'R', 'CrashchatError', 'Span', 'Case', 'Answer', 'atomic_write',
-           'write_json', 'full_disk_named', 'read_json', 'append_jsonl', 'read_jsonl', 'path_below', 'fingerprint',
-           'git_revision', 'provenance', 'usable_cores', 'in_threads']
+           'write_json', 'full_disk_named', 'whole_folder', 'read_json', 'append_jsonl', 'read_jsonl', 'path_below',
+           'fingerprint', 'git_revision', 'provenance', 'usable_cores', 'in_threads']
 
 # %% ../nbs/00_core.ipynb #cd0d9d4e
 import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -158,6 +159,27 @@ def full_disk_named(
         if isinstance(error, CrashchatError) or not any(words in str(error) for words in DISK_IS_FULL):
             raise
         raise CrashchatError(path, "cannot be written: no space left on the disk") from error
+
+# %% ../nbs/00_core.ipynb #9d139dd5
+@contextmanager
+def whole_folder(
+    folder: str | Path,  # made or replaced
+) -> Iterator[Path]:     # where to write
+    "A folder that appears only when the block ends well. Raises CrashchatError if it cannot be written."
+    target = Path(folder)
+    building, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    try:
+        building.mkdir(parents=True)
+        with full_disk_named(target):
+            yield building
+        if target.exists():
+            target.rename(old)
+        building.rename(target)
+    except OSError as error:
+        raise CrashchatError(target, f"cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/00_core.ipynb #c9f49632
 def read_json(

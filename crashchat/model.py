@@ -7,19 +7,17 @@ __all__ = ['log', 'CARD_FILE', 'POCKET_NOTICE', 'SPECIAL_TOKENS', 'PIECES', 'POC
            'ORIGINAL_NAMES', 'TEXT_FIELDS', 'VISION_FIELDS', 'PUBLISHED_VISION', 'WEIGHTS', 'LORA_TARGETS',
            'ADAPTER_CARD', 'ADAPTER_CONFIG', 'ADAPTER_WEIGHTS', 'PROJECTOR_WEIGHTS', 'UNREAD_SETTINGS', 'WRAPPED',
            'ADAPTED', 'PUBLISHED_WORDS', 'ModelCard', 'read_card', 'attend_by_frame', 'attend', 'attention_for',
-           'train_tokenizer', 'token_id', 'pocket_config', 'build_pocket', 'Loaded', 'whole_folder', 'save_model',
-           'native_name', 'read_config', 'vision_folder', 'native_config', 'in_one_line', 'weight_files',
-           'stored_tensors', 'checkpoint_tensors', 'read_weights', 'AdapterCard', 'base_key', 'without_rename_warning',
-           'new_adapter', 'save_adapter', 'adapter_files', 'adapter_tensors', 'adapter_recipe', 'attach',
-           'adapter_card', 'add_adapter', 'checkpoint_folder', 'base_beside', 'load_model']
+           'train_tokenizer', 'token_id', 'pocket_config', 'build_pocket', 'Loaded', 'save_model', 'native_name',
+           'read_config', 'vision_folder', 'native_config', 'in_one_line', 'weight_files', 'stored_tensors',
+           'checkpoint_tensors', 'read_weights', 'AdapterCard', 'base_key', 'without_rename_warning', 'new_adapter',
+           'save_adapter', 'adapter_files', 'adapter_tensors', 'adapter_recipe', 'attach', 'adapter_card',
+           'add_adapter', 'checkpoint_folder', 'base_beside', 'load_model']
 
 # %% ../nbs/10_model.ipynb #61d88a13
 import hashlib
 import logging
-import os
 import pickle
 import re
-import shutil
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -51,7 +49,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from .core import CrashchatError, full_disk_named, path_below, read_json, write_json
+from .core import CrashchatError, path_below, read_json, whole_folder, write_json
 from .tasks import STRATEGIES
 from .video import By, Sampling
 
@@ -237,27 +235,6 @@ class Loaded:
     adapter: "AdapterCard | None" = None
 
 # %% ../nbs/10_model.ipynb #395d484b
-@contextmanager
-def whole_folder(
-    folder: str | Path,  # made or replaced
-) -> Iterator[Path]:     # where to write
-    "A folder that appears only when the block ends well. Raises CrashchatError if it cannot be written."
-    target = Path(folder)
-    building, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    try:
-        building.mkdir(parents=True)
-        with full_disk_named(target):
-            yield building
-        if target.exists():
-            target.rename(old)
-        building.rename(target)
-    except OSError as error:
-        raise CrashchatError(target, f"cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
 def save_model(
     folder: str | Path,  # made or replaced
     model: VideoLlama3ForConditionalGeneration,

@@ -10,7 +10,6 @@ __all__ = ['log', 'HUB_WEIGHTS', 'ZOO_FOLDER', 'BASELINE', 'ZOO', 'TASKS_IN_WORD
 # %% ../nbs/18_zoo.ipynb #5e139f14
 import gc
 import logging
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from huggingface_hub import HfApi, snapshot_download
 
-from .core import CrashchatError
+from .core import CrashchatError, whole_folder
 from .features import encode_frames
 from crashchat.model import (
     ADAPTER_CONFIG,
@@ -175,17 +174,10 @@ def proved(
     out: str | Path,  # folder to be made
 ) -> Iterator[Path]:
     "A new folder that is taken back if the block fails. Raises CrashchatError if it is there already."
-    folder = Path(out)
-    if folder.exists():
-        raise CrashchatError(folder, "is there already; a result is written to a new folder")
-    checked = folder.with_name(f".{folder.name}.unproved")
-    try:
+    if Path(out).exists():
+        raise CrashchatError(out, "is there already; a result is written to a new folder")
+    with whole_folder(out) as checked:
         yield checked
-        checked.rename(folder)
-    except OSError as error:
-        raise CrashchatError(folder, f"cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(checked, ignore_errors=True)
 
 # %% ../nbs/18_zoo.ipynb #1bac5e59
 def convert(

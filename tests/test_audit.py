@@ -635,3 +635,13 @@ def test_bare_clips_among_annotated_ones_are_looked_at_too(pair):
     found = Counter((one.check, one.case_id) for one in audit(pair).findings.itertuples())
     assert ("missing row", "videos/bare") not in found and ("clip is missing", "videos/bare") not in found
     assert sum(check == "clip is missing" for check, _ in found) == 4
+
+
+def test_a_copy_that_cannot_be_finished_is_not_there_at_all(pair, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(audits, "write_table", full)
+    with pytest.raises(CrashchatError, match="out: cannot be written: no space left"):
+        fix(audit(pair, clips=False), tmp_path / "out")
+    assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]

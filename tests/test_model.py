@@ -8,7 +8,7 @@ from peft import PeftModel
 from pocket import SHARED, WORDS, pocket, saved_pocket
 from safetensors.torch import load_file, save_file
 
-from crashchat.core import CrashchatError
+from crashchat.core import CrashchatError, whole_folder
 from crashchat.features import encode_frames
 from crashchat.infer import answer_together
 from crashchat.model import (
@@ -25,7 +25,6 @@ from crashchat.model import (
     save_adapter,
     token_id,
     train_tokenizer,
-    whole_folder,
 )
 from crashchat.packing import collate, embed, pack, token_losses
 from crashchat.preprocess import ClipInput, clip_prefix, encode_question
