@@ -2,6 +2,7 @@
 
 import math
 import os
+import random
 
 import pytest
 
@@ -30,6 +31,16 @@ def test_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(CrashchatError, match="a.mp4: cannot be written: No space left on device"):
         write_clip(draw_scenario(21), tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clip_is_the_same_file_whatever_memory_held_before(tmp_path):
+    scenario, made, dice = draw_scenario(clip_seed(7, "train", 1)), set(), random.Random(0)
+    for _ in range(4):
+        held = [dice.randbytes(dice.randrange(1, 300_000)) for _ in range(dice.randrange(1, 40))]  # when let go, not zeros
+        write_clip(scenario, tmp_path / "a.mp4")
+        made.add((tmp_path / "a.mp4").read_bytes())
+        del held
+    assert len(made) == 1
 
 
 def test_splits_and_sets_never_share_a_scenario():
