@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Value', 'DISK_IS_FULL', 'PACKAGES', 'T', 'R', 'CrashchatError', 'Span', 'Case', 'Answer', 'atomic_write',
            'write_json', 'full_disk_named', 'whole_folder', 'read_json', 'append_jsonl', 'read_jsonl', 'path_below',
-           'fingerprint', 'git_revision', 'provenance', 'usable_cores', 'in_threads']
+           'fingerprint', 'git_revision', 'provenance', 'usable_cores', 'run_ahead', 'in_threads']
 
 # %% ../nbs/00_core.ipynb #cd0d9d4e
 import hashlib
@@ -14,8 +14,9 @@ import os
 import platform
 import shutil
 import subprocess
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -304,6 +305,25 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def run_ahead(
+    work: Callable[[T], R],
+    items: Iterable[T],  # asked for one by one
+    workers: int,        # threads, at least 1
+    ahead: int,          # most items begun and not yet handed out, at least 1: what bounds the memory
+) -> Iterator[R]:        # in the order of the items
+    "Results of some work, computed ahead of their use. Raises what the work raises when its turn comes; the rest is then not begun."
+    pool, begun = ThreadPoolExecutor(workers), deque[Future[R]]()
+    try:
+        for item in items:
+            begun.append(pool.submit(work, item))
+            if len(begun) == ahead:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def in_threads(
     work: Callable[[T], R],
     items: Sequence[T],
@@ -312,8 +332,5 @@ def in_threads(
     "The results of some work on many items, by as many threads as there are cores, at most 8. Raises what the work raises."
     from tqdm.auto import tqdm  # takes time to load
 
-    pool = ThreadPoolExecutor(min(usable_cores(), 8))
-    try:
-        return list(tqdm(pool.map(work, items), total=len(items), desc=what, unit="clip", disable=not items))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    results = run_ahead(work, items, min(usable_cores(), 8), max(1, len(items)))
+    return list(tqdm(results, total=len(items), desc=what, unit="clip", disable=not items))

@@ -15,9 +15,10 @@ import torch
 from transformers import DynamicCache
 
 from .core import Answer, Case, CrashchatError
+from .features import clip_tensors
 from .model import PUBLISHED_WORDS, Loaded, load_model, token_id
 from .packing import embed
-from .preprocess import clip_prefix, encode_question
+from .preprocess import clip_prefix, encode_question, read_clip
 from crashchat.tasks import (
     ALL,
     OWN_QUESTIONS,
@@ -28,7 +29,6 @@ from crashchat.tasks import (
     parse_sentence,
     task_named,
 )
-from .train import look
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class Analyst:
         base, tokenizer = self.base, self.base.tokenizer
         if not asked:
             return []
-        seen = look(base, case, black)
+        seen = clip_tensors(base.model, read_clip(case.video, base.card, black))
         prefix = clip_prefix(seen["times_s"].tolist(), seen["counts"].tolist(), tokenizer, base.model.config.video_token_id)
         spoken = answer_together(
             base.model, prefix, seen["features"], [encode_question(question, None, tokenizer)[0] for _, question, _ in asked],

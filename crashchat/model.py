@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['log', 'CARD_FILE', 'POCKET_NOTICE', 'SPECIAL_TOKENS', 'PIECES', 'POCKET_CARD', 'NATIVE_TYPE', 'ORIGINAL_TYPE',
-           'ORIGINAL_NAMES', 'TEXT_FIELDS', 'VISION_FIELDS', 'PUBLISHED_VISION', 'WEIGHTS', 'LORA_TARGETS',
-           'ADAPTER_CARD', 'ADAPTER_CONFIG', 'ADAPTER_WEIGHTS', 'PROJECTOR_WEIGHTS', 'UNREAD_SETTINGS', 'WRAPPED',
-           'ADAPTED', 'PUBLISHED_WORDS', 'ModelCard', 'read_card', 'attend_by_frame', 'attend', 'attention_for',
-           'train_tokenizer', 'token_id', 'pocket_config', 'build_pocket', 'Loaded', 'save_model', 'native_name',
-           'read_config', 'vision_folder', 'native_config', 'in_one_line', 'weight_files', 'stored_tensors',
-           'checkpoint_tensors', 'read_weights', 'AdapterCard', 'base_key', 'without_rename_warning', 'new_adapter',
-           'save_adapter', 'adapter_files', 'adapter_tensors', 'adapter_recipe', 'attach', 'adapter_card',
-           'add_adapter', 'checkpoint_folder', 'base_beside', 'load_model']
+           'ORIGINAL_NAMES', 'TEXT_FIELDS', 'VISION_FIELDS', 'PUBLISHED_VISION', 'WEIGHTS', 'FOUR_BIT', 'TOKEN_TABLE',
+           'ADAPTER_CARD', 'ADAPTER_KINDS', 'LORA_TARGETS', 'OF_A_LAYER', 'ADAPTER_CONFIG', 'ADAPTER_WEIGHTS',
+           'PROJECTOR_WEIGHTS', 'UNREAD_SETTINGS', 'WRAPPED', 'ADAPTED', 'PUBLISHED_WORDS', 'ModelCard', 'read_card',
+           'attend_by_frame', 'attend', 'attention_for', 'train_tokenizer', 'token_id', 'pocket_config', 'build_pocket',
+           'Loaded', 'save_model', 'native_name', 'read_config', 'vision_folder', 'native_config', 'in_one_line',
+           'weight_files', 'stored_tensors', 'checkpoint_tensors', 'in_four_bits', 'table_key', 'read_weights',
+           'AdapterCard', 'base_key', 'without_rename_warning', 'layer_numbers', 'lora_targets', 'wrapped',
+           'new_adapter', 'save_adapter', 'adapter_files', 'adapter_tensors', 'known_targets', 'adapter_recipe',
+           'attach', 'adapter_card', 'add_adapter', 'checkpoint_folder', 'base_beside', 'load_model', 'fuse',
+           'use_liger']
 
 # %% ../nbs/10_model.ipynb #61d88a13
 import hashlib
@@ -20,11 +22,13 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any, cast
 
 import torch
@@ -48,6 +52,7 @@ from transformers import (
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 
 from .core import CrashchatError, path_below, read_json, whole_folder, write_json
 from .tasks import STRATEGIES
@@ -138,12 +143,11 @@ AttentionMaskInterface.register("sdpa_float32", sdpa_mask)
 
 def attention_for(
     device: torch.device | str,  # where the model will run
-    packed: bool = False,        # the language half takes a mask of its own, which flash-attention cannot
 ) -> dict[str, str]:             # per half of the model, as transformers takes it
     "The attention implementation for each half of the model, said in a log line."
     flash = torch.device(device).type == "cuda" and find_spec("flash_attn") is not None
     vision = "flash_attention_2" if flash else "sdpa_by_frame"
-    text = "flash_attention_2" if flash and not packed else "sdpa" if torch.device(device).type == "cuda" else "sdpa_float32"
+    text = "flash_attention_2" if flash else "sdpa" if torch.device(device).type == "cuda" else "sdpa_float32"
     log.info("attention on %s: %s (language), %s (vision)", device, text, vision)
     return {"text_config": text, "vision_config": vision, "": text}
 
@@ -390,15 +394,44 @@ def checkpoint_tensors(
         for name, tensor in stored_tensors(path):
             yield path, name, f"model.vision_model.{name}", tensor
 
+# %% ../nbs/10_model.ipynb #b7e03f51
+FOUR_BIT = r"model\.language_model\.layers\.\d+\..*_proj\.weight"  # what four bits are for
+TOKEN_TABLE = "model.language_model.embed_tokens.weight"
+
+
+def in_four_bits(
+    linear: torch.nn.Linear,
+    device: str,      # where it will be used
+) -> torch.nn.Module:
+    "The same layer with its weight in NF4, computing in bfloat16, or in float16 if that is its own type."
+    layers = import_module("bitsandbytes").nn
+    compute = torch.float16 if linear.weight.dtype == torch.float16 else torch.bfloat16
+    layer = layers.Linear4bit(linear.in_features, linear.out_features, bias=False, compute_dtype=compute, quant_type="nf4", device="meta")
+    layer.weight = layers.Params4bit(linear.weight.data, quant_type="nf4", module=layer).to(device)
+    layer.bias = linear.bias
+    layer.support_avx512bf16_for_cpu = False  # else a look at the validation clips repacks it for good, and gradients end there
+    return layer
+
+
+def table_key(
+    table: torch.Tensor,  # [vocabulary, width], the token embeddings
+) -> str:                 # 16 hex digits
+    "A hash of token embeddings."
+    return hashlib.sha256(table.detach().cpu().contiguous().view(torch.uint8).numpy().data).hexdigest()[:16]
+
 # %% ../nbs/10_model.ipynb #5a101b63
 def read_weights(
     folder: Path,               # of a checkpoint in any layout
     config: VideoLlama3Config,
     attention: dict[str, str],
+    dtype: torch.dtype | None = None,  # of the weights; None: as the configuration says
+    four_bit_on: str | None = None,    # device on which the decoder's linear layers are put into four bits; None: they are not
 ) -> VideoLlama3ForConditionalGeneration:
     "The model with its weights. Raises CrashchatError naming the first that is missing, is one too many or does not fit."
+    stored_as = getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype  # saving leaves its name there
     with init_empty_weights(include_buffers=False):
-        model = VideoLlama3ForConditionalGeneration._from_config(config, attn_implementation=attention)
+        model: Any = VideoLlama3ForConditionalGeneration._from_config(config, attn_implementation=attention, dtype=dtype or stored_as)
+    model.is_loaded_in_4bit = four_bit_on is not None  # where peft looks for it
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     tied = "lm_head.weight" if config.tie_word_embeddings else None
     for path, theirs, name, tensor in checkpoint_tensors(folder):
@@ -407,8 +440,12 @@ def read_weights(
             needs = "has no place in the model" if shape is None else f"has shape {tuple(tensor.shape)}, the model {tuple(shape)}"
             raise CrashchatError(path, needs, "key", theirs)
         parent, _, leaf = name.rpartition(".")
+        if name == TOKEN_TABLE and dtype:
+            model.stored_key = table_key(tensor.to(stored_as or tensor.dtype))
         if name != tied:
-            setattr(model.get_submodule(parent), leaf, torch.nn.Parameter(tensor.to(config.dtype or tensor.dtype)))
+            setattr(model.get_submodule(parent), leaf, torch.nn.Parameter(tensor.to(dtype or stored_as or tensor.dtype)))
+        if four_bit_on and re.fullmatch(FOUR_BIT, name):
+            model.set_submodule(parent, in_four_bits(model.get_submodule(parent), four_bit_on))
     wanted.pop(tied or "", None)
     if wanted:
         raise CrashchatError(folder, f"lacks {len(wanted)} weights, first", "key", min(wanted))
@@ -416,7 +453,6 @@ def read_weights(
     return model
 
 # %% ../nbs/10_model.ipynb #ff462b0c
-LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
 ADAPTER_CARD = "crashchat_adapter.json"
 
 
@@ -436,9 +472,8 @@ class AdapterCard:
 def base_key(
     model: Any,  # a VideoLlama3ForConditionalGeneration, whose parts are untyped
 ) -> str:        # 16 hex digits
-    "A hash of the token embeddings, which no adapter changes: two models that share it are the same base."
-    table = model.get_input_embeddings().weight.detach().cpu().contiguous().view(torch.uint8).numpy()
-    return hashlib.sha256(table.data).hexdigest()[:16]
+    "A hash of the token embeddings as stored, which no adapter changes: two models that share it are the same base."
+    return getattr(model, "stored_key", None) or table_key(model.get_input_embeddings().weight)
 
 
 @contextmanager
@@ -448,20 +483,68 @@ def without_rename_warning() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         yield
 
+# %% ../nbs/10_model.ipynb #d85b1e94
+ADAPTER_KINDS = ("lora", "dora", "rslora", "qlora")
+LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
+OF_A_LAYER = LORA_TARGETS.split(r"\d+")  # what stands before and behind the layer's number
+
+
+def layer_numbers(
+    choice: str,  # numbers and spans of them, last one included: "14-27", "0-3,20-27", "27"; or "all"
+    count: int,   # layers the language model has
+) -> list[int]:   # ascending, each once
+    "The decoder layers that are meant. Raises CrashchatError if the choice is malformed or names one that is not there."
+    chosen: set[int] = set()
+    for part in ("0-" + str(count - 1) if choice == "all" else choice).split(","):
+        ends = re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", part, re.ASCII)
+        if ends is None:
+            raise CrashchatError("new adapter", "must be 'all' or layers such as '14-27' or '0-3,20-27'", "lora_layers", choice)
+        first, last = int(ends[1]), int(ends[2] or ends[1])
+        if not first <= last < count:
+            raise CrashchatError("new adapter", f"must count up within the layers there are, 0 to {count - 1}", "lora_layers", choice)
+        chosen.update(range(first, last + 1))
+    return sorted(chosen)
+
+
+def lora_targets(
+    numbers: Iterable[int] | None,  # of decoder layers; None: of all
+) -> str:                           # a pattern of names, as peft takes it
+    "Which layers an adapter is put on."
+    return LORA_TARGETS if numbers is None else f"({'|'.join(map(str, numbers))})".join(OF_A_LAYER)
+
 # %% ../nbs/10_model.ipynb #6c90c9f2
+def wrapped(
+    model: VideoLlama3ForConditionalGeneration,  # its layers are wrapped in place
+    recipe: LoraConfig,
+) -> PeftModel:
+    "The model in peft's wrapping, whatever is trained in float32: peft sees to the LoRA weights, and leaves the projector as the base has it."
+    with without_rename_warning():
+        tuned = get_peft_model(model, recipe)
+    for tensor in tuned.parameters():
+        if tensor.requires_grad:
+            tensor.data = tensor.data.float()
+    return tuned
+
+
 def new_adapter(
     model: VideoLlama3ForConditionalGeneration,
     rank: int,       # of the LoRA matrices
-    alpha: int,      # scale: the update is multiplied by alpha / rank
+    alpha: int,      # scale: the update is multiplied by alpha / rank, by alpha / sqrt(rank) in rsLoRA
     dropout: float,  # on the adapter's input while training
+    kind: str = "lora",   # one of ADAPTER_KINDS
+    layers: str = "all",  # decoder layers it is put on, see `layer_numbers`
 ) -> PeftModel:
-    "Wrap the language model's linear layers with a fresh adapter; the projector is copied and trained whole."
-    recipe = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=LORA_TARGETS,
-        modules_to_save=["projector"], task_type="CAUSAL_LM",
-    )
-    with without_rename_warning():
-        return get_peft_model(model, recipe)
+    "Wrap the language model's linear layers with a fresh adapter; the projector is copied and trained whole. Raises CrashchatError if kind or layers do not fit."
+    if kind not in ADAPTER_KINDS:
+        raise CrashchatError("new adapter", f"must be one of {', '.join(ADAPTER_KINDS)}", "lora_kind", kind)
+    if kind == "qlora" and not getattr(model, "is_loaded_in_4bit", False):
+        raise CrashchatError("new adapter", "needs a base in four bits: load it with four_bit=True", "lora_kind", kind)
+    count = len(cast(Any, model).model.language_model.layers)
+    targets = lora_targets(None if layers == "all" else layer_numbers(layers, count))
+    return wrapped(model, LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=targets, modules_to_save=["projector"],
+        task_type="CAUSAL_LM", use_dora=kind == "dora", use_rslora=kind == "rslora",
+    ))
 
 # %% ../nbs/10_model.ipynb #b5c6bf22
 def save_adapter(
@@ -509,6 +592,23 @@ def adapter_tensors(
             found[f"{WRAPPED}{name}"] = tensor
     return found
 
+# %% ../nbs/10_model.ipynb #f3a7725b
+def known_targets(
+    targets: Any,         # as an adapter's configuration names them: a list of layers, or a pattern
+    names: Sequence[str], # from `adapter_tensors`
+) -> str:                 # a pattern of names, as peft takes it
+    "The layers an adapter is put on. A pattern out of a file is never run, since it can be made to take forever: ours is read, and for another the weights speak."
+    if isinstance(targets, str):
+        before, behind = OF_A_LAYER
+        numbers = targets.removeprefix(before).removesuffix(behind)
+        if re.fullmatch(r"\((\d{1,4}\|)*\d{1,4}\)", numbers, re.ASCII) and targets == f"{before}{numbers}{behind}":
+            return targets
+    if not isinstance(targets, list):
+        targets = {name.split(".lora_")[0].rpartition(".")[2] for name in names if ".lora_" in name}
+    # bare layer names match in the vision encoder as well, where an adapter of ours has nothing
+    where = r".*(language_model|vision_model)" if any(".vision_model." in name for name in names) else r".*language_model"
+    return rf"{where}\..*\.({'|'.join(re.escape(str(target)) for target in sorted(targets, key=str))})"
+
 # %% ../nbs/10_model.ipynb #5f6749ac
 def adapter_recipe(
     folder: Path,          # of an adapter
@@ -523,12 +623,7 @@ def adapter_recipe(
         raise CrashchatError(path, "is a setting that is not understood here, and would be lost", other[0], held[other[0]])
     names = list(given)
     parts = {name.split(".")[3] for name in names}  # of the model, behind the wrapping
-    targets = held.get("target_modules")
-    if not isinstance(targets, list):  # a pattern, which is not run: the layers are those the file has weights for
-        targets = {name.split(".lora_")[0].rpartition(".")[2] for name in names if ".lora_" in name}
-    # bare layer names match in the vision encoder as well, where an adapter of ours has nothing
-    where = r".*(language_model|vision_model)" if "vision_model" in parts else r".*language_model"
-    pattern = rf"{where}\..*\.({'|'.join(re.escape(str(target)) for target in sorted(targets, key=str))})"
+    pattern = known_targets(held.get("target_modules"), names)
     whole = ["projector"] if "projector" in parts else None
     taken = {name: held[name] for name in ("r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora") if name in held}
     try:
@@ -545,8 +640,7 @@ def attach(
     given = adapter_tensors(folder)
     recipe = adapter_recipe(folder, given)
     try:
-        with without_rename_warning():
-            tuned = get_peft_model(model, recipe)
+        tuned = wrapped(model, recipe)
     except (TypeError, ValueError) as error:
         raise CrashchatError(folder / ADAPTER_CONFIG, f"does not fit the base: {in_one_line(error)}") from error
     wanted = {name: tensor.shape for name, tensor in get_peft_model_state_dict(tuned, save_embedding_layers=False).items()}
@@ -622,22 +716,25 @@ def load_model(
     path: str | Path,           # a checkpoint folder or hub name; of an adapter whose base lies beside it, too
     adapter: str | Path | None = None,  # folder of a LoRA adapter trained on it
     device: str | None = None,  # "cpu", "cuda", ...; None: a GPU if there is one
-    packed: bool = False,       # the language half must take a mask of its own (training), which flash-attention cannot
     sampled_by: str = "model",  # which frames it is shown: "time", "index", or those it or its adapter was trained with
+    dtype: torch.dtype | None = None,  # precision of the base; None: as stored
+    four_bit: bool = False,     # hold the language half's linear layers in four bits (NF4), which needs bitsandbytes
 ) -> Loaded:
     "Load a base model, with an adapter if given. Raises CrashchatError naming folder or file, field and fault if that cannot be."
     folder = checkpoint_folder(str(path))
     if (folder / ADAPTER_CONFIG).is_file():
         if adapter is not None:
             raise CrashchatError(folder, "is an adapter itself, and takes no other", "adapter", str(adapter))
-        return load_model(base_beside(folder), folder, device, packed, sampled_by)
+        return load_model(base_beside(folder), folder, device, sampled_by, dtype, four_bit)
+    if four_bit and find_spec("bitsandbytes") is None:
+        raise CrashchatError(folder, "needs bitsandbytes, which is not installed: pip install 'crashchat[gpu]'", "four_bit", four_bit)
     kind = read_config(folder).get("model_type")
     if kind not in (NATIVE_TYPE, ORIGINAL_TYPE):
         raise CrashchatError(folder / "config.json", "is not a VideoLLaMA3 checkpoint", "model_type", kind)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         config = native_config(folder) if kind == ORIGINAL_TYPE else VideoLlama3Config.from_pretrained(folder)
-        model: Any = read_weights(folder, config, attention_for(device, packed))  # the stub of `to` takes no device name
+        model: Any = read_weights(folder, config, attention_for(device), dtype, device if four_bit else None)  # the stub of `to` takes no device name
         if (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(folder)
         model.to(device).eval()
@@ -650,3 +747,38 @@ def load_model(
     trained_by = (put_on and put_on.sampled_by) or card.sampled_by
     shown = Sampling(card.fps, card.max_frames, trained_by if sampled_by == "model" else cast(By, sampled_by))
     return Loaded(model, tokenizer, replace(card, sampled_by=shown.by), put_on)
+
+# %% ../nbs/10_model.ipynb #0fd3b967
+def fuse(
+    decoder: Any,  # Qwen2, with or without an adapter
+    liger: Any,    # the module `liger_kernel.transformers`
+):
+    "Put liger's norms, SwiGLU and rotary positions in place of a decoder's own."
+    plain = Qwen2Attention.forward  # the same code with another rotation in its sight
+    sight = {**plain.__globals__, "apply_rotary_pos_emb": liger.liger_rotary_pos_emb}
+    rotated = FunctionType(plain.__code__, sight, plain.__name__, plain.__defaults__, plain.__closure__)
+
+    def norm(ours: Any) -> torch.nn.Module:
+        fused = liger.LigerRMSNorm(len(ours.weight), eps=ours.variance_epsilon)
+        fused.weight = ours.weight
+        return fused
+
+    decoder.norm = norm(decoder.norm)
+    for layer in decoder.layers:
+        layer.input_layernorm, layer.post_attention_layernorm = norm(layer.input_layernorm), norm(layer.post_attention_layernorm)
+        layer.self_attn.forward = MethodType(rotated, layer.self_attn)
+        with torch.device("meta"):  # its own weights are never made
+            fused = liger.LigerSwiGLUMLP(decoder.config)
+        fused.gate_proj, fused.up_proj, fused.down_proj = layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj
+        layer.mlp = fused
+
+
+def use_liger(
+    model: Any,  # a VideoLlama3ForConditionalGeneration, on its device
+) -> bool:       # whether it did
+    "Fuse the language half's small steps where liger-kernel is installed and the model is on a GPU, and say so in a log line."
+    if model.device.type != "cuda" or find_spec("liger_kernel") is None:
+        return False
+    fuse(model.model.language_model, import_module("liger_kernel.transformers"))
+    log.info("liger-kernel on %s: RMSNorm, SwiGLU and rotary positions of the language half", model.device)
+    return True

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIRST_SEED', 'FPS', 'MOST_FRAMES', 'HEIGHT_PX', 'WIDTH_PX', 'TIMES_S', 'Stage', 'PretrainConfig', 'frame_count',
            'small_frames', 'render_world', 'facts', 'lesson', 'World', 'open_world', 'batch_at', 'window_start',
-           'optimizers', 'rate_at', 'batch_losses', 'average_gradients', 'save_state', 'load_state', 'world_texts',
+           'optimizers', 'rate_at', 'batch_loss', 'average_gradients', 'save_state', 'load_state', 'world_texts',
            'pretrain', 'asdict_json']
 
 # %% ../nbs/17_pretrain.ipynb #ee84b6af
@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from transformers import PreTrainedTokenizerFast, VideoLlama3ForConditionalGener
 from .core import CrashchatError, Span, append_jsonl, atomic_write, provenance, write_json
 from .features import encode_patches
 from .model import POCKET_CARD, build_pocket, save_model, token_id, train_tokenizer
-from .packing import collate, mean_by_question, pack, token_losses
+from .packing import Row, join, pack, token_losses
 from .preprocess import PATCH_PX, TOKEN_PX, clip_prefix, encode_question, to_patches
 from .render import render
 from .scenarios import Scenario, draw_scenario, scenario_truth, state_at
@@ -194,8 +194,8 @@ def batch_at(
     seed: tuple[int, ...],       # decides the batch
     tokenizer: PreTrainedTokenizerFast,
     video_token_id: int,
-) -> dict[str, torch.Tensor]:    # as `collate` gives, but with `patches` and `grid` in place of features
-    "One batch of windows of one length."
+) -> tuple[Row, int]:             # windows with patches in place of features; frames of each
+    "One row of windows of one length."
     rng = np.random.default_rng(seed)
     frames = stage.frames or int(rng.choice(world.counts))
     whole = not stage.frames and rng.random() < 0.5  # half of the long windows are clips as they are
@@ -207,11 +207,10 @@ def batch_at(
         questions = lesson(world.scenarios[clip], first, frames, rng)
         times_s = TIMES_S[first : first + frames] - TIMES_S[first]
         prefix = clip_prefix(times_s.tolist(), counts, tokenizer, video_token_id)
-        packed.append(pack(prefix, [encode_question(*question, tokenizer) for question in questions]))
+        packed.append(pack(prefix, [encode_question(*question, tokenizer) for question in questions], average="questions"))
         light = to_patches(world.frames[clip, first : first + frames].copy()) * rng.uniform(0.85, 1.15) + rng.uniform(-0.1, 0.1)
         patches.append(light.clamp(-1, 1))
-    batch = collate(packed, [torch.empty(0)], token_id(tokenizer, "<|endoftext|>"))
-    return {**batch, "features": torch.cat(patches), "frames": torch.tensor(frames * stage.clips)}
+    return join(packed, patches), frames
 
 # %% ../nbs/17_pretrain.ipynb #eea75bed
 def window_start(
@@ -255,14 +254,16 @@ def rate_at(
     return min(1.0, (step + 1) / config.warmup_steps) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 # %% ../nbs/17_pretrain.ipynb #6c8354bd
-def batch_losses(
+def batch_loss(
     model: VideoLlama3ForConditionalGeneration,
-    batch: dict[str, torch.Tensor],  # from `batch_at`
-) -> tuple[torch.Tensor, torch.Tensor]:
-    "Token losses of a batch of raw patches, and their questions."
-    grid = (int(batch["frames"]), HEIGHT_PX // PATCH_PX, WIDTH_PX // PATCH_PX)
+    row: Row,     # from `batch_at`
+    frames: int,  # of each window
+) -> torch.Tensor:
+    "The mean over questions of the mean over an answer's tokens, from raw patches."
+    grid = (frames * len(row.clips), HEIGHT_PX // PATCH_PX, WIDTH_PX // PATCH_PX)
     with torch.autocast("cpu", torch.bfloat16):
-        return token_losses(model, {**batch, "features": encode_patches(model, batch["features"], grid)})
+        losses = token_losses(model, replace(row, features=encode_patches(model, row.features, grid)))
+    return (losses * row.weights).sum() / row.weights.sum()
 
 
 def average_gradients(
@@ -297,8 +298,7 @@ def _work(
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, disable=rank > 0, desc="pre-training")
     for step in bar:
         stage = config.stage_at(step)
-        batch = batch_at(world, stage, (config.seed, step, rank), tokenizer, model.config.video_token_id)
-        loss = mean_by_question(*batch_losses(model, batch))
+        loss = batch_loss(model, *batch_at(world, stage, (config.seed, step, rank), tokenizer, model.config.video_token_id))
         loss.backward()
         average_gradients(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -6,7 +6,7 @@
 __all__ = ['LOCK_WAIT_S', 'HASHED_UP_TO', 'INPUTS', 'TEXT_BARS', 'project_root', 'enter_project', 'App', 'app_named', 'converted',
            'check_parameters', 'new_run_dir', 'holder', 'only_writer', 'folder_fingerprint', 'Run', 'list_runs',
            'record', 'equal_runs', 'open_run', 'notebook_config', 'config_table', 'recorded_run', 'check_notebook',
-           'execute', 'launch']
+           'execute', 'launch', 'take_part', 'fit', 'join_training', 'preview']
 
 # %% ../nbs/40_runs.ipynb #9bced990
 import difflib
@@ -14,10 +14,11 @@ import hashlib
 import json
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +32,8 @@ from .core import CrashchatError, fingerprint, provenance, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from crashchat.train import Preflight, TrainConfig, TrainResult
 
 # %% ../nbs/40_runs.ipynb #d22e5ca0
 def project_root() -> Path:
@@ -378,3 +381,83 @@ def launch(
     print(f"{which.name}: running in {folder}", file=sys.stderr)
     execute(which.notebook, folder / which.notebook.name, {**given, "run_dir": str(folder.resolve())})
     return folder
+
+# %% ../nbs/40_runs.ipynb #8437540c
+def take_part(
+    rank: int,          # of this process, from 0
+    processes: int,     # in all
+    port: int,          # of this machine, where they find each other
+    run_dir: str,       # holds config.json
+):
+    "One of the processes that `fit` starts. What goes wrong is left in the run's folder."
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),
+                      MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    from crashchat.evaluate import validation_scores
+    from crashchat.train import TrainConfig, train
+
+    values = read_json(Path(run_dir, "config.json"))["values"]
+    try:
+        result = train(TrainConfig(**{name: entry["value"] for name, entry in values.items()}), run_dir, validation_scores)
+    except CrashchatError as error:
+        if rank == 0 or not Path(run_dir, "fault.json").exists():
+            write_json(Path(run_dir, "fault.json"), [None if part is None else str(part) for part in error.args])
+        raise
+    if rank == 0:
+        write_json(Path(run_dir, "result.json"), {**asdict(result), "adapter": str(result.adapter)})
+
+# %% ../nbs/40_runs.ipynb #8a7624a2
+def fit(
+    config: "TrainConfig",
+    run_dir: Path,   # an open run
+) -> "TrainResult":
+    "Train, in as many processes as the configuration says. Raises CrashchatError if one of them fails or dies."
+    from crashchat.evaluate import validation_scores
+    from crashchat.train import TrainResult, train
+
+    if config.processes == 1:
+        return train(config, run_dir, validation_scores)
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
+
+    for name in ("fault.json", "result.json"):
+        Path(run_dir, name).unlink(missing_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    try:
+        spawn(take_part, (config.processes, port, str(run_dir)), nprocs=config.processes)
+    except (ProcessExitedException, ProcessRaisedException) as error:
+        if Path(run_dir, "fault.json").exists():
+            raise CrashchatError(*read_json(Path(run_dir, "fault.json"))) from None
+        raise CrashchatError(run_dir, f"one of its {config.processes} processes died ({str(error).strip().splitlines()[-1]}); the same command continues") from error
+    told = read_json(Path(run_dir, "result.json"))
+    return TrainResult(**{**told, "adapter": Path(told["adapter"])})
+
+# %% ../nbs/40_runs.ipynb #ca9a2123
+def join_training(
+    parameters: Mapping[str, Any],   # as on the command line
+    run_dir: str | os.PathLike,      # the same for all processes
+) -> Path:
+    "What `crashchat train` does where torchrun has started it: take part in the training. Raises CrashchatError as that does."
+    from crashchat.evaluate import validation_scores
+    from crashchat.train import train
+
+    app, first, many = app_named("train"), os.environ["RANK"] == "0", int(os.environ["WORLD_SIZE"])
+    config, origins = app.resolve(check_parameters(app.config, {"processes": many, **parameters}, app.name))
+    if config.processes != many:
+        raise CrashchatError("training", f"torchrun has started {many}", "processes", config.processes)
+    with recorded_run(app, config, origins, str(open_run(app, config, origins, run_dir))) if first else nullcontext():
+        train(config, Path(run_dir), validation_scores)
+    return Path(run_dir)
+
+
+def preview(
+    parameters: Mapping[str, Any],     # as on the command line
+    root: str | os.PathLike = "runs",  # folder of all runs, beside which the cache lies
+) -> "Preflight":
+    "Count a training without running it. Raises CrashchatError as the training would."
+    from crashchat.train import adapted, cache_beside, preflight, prepare
+
+    app = app_named("train")
+    config, _ = app.resolve(check_parameters(app.config, parameters, app.name))
+    prepared = prepare(config, cache_beside(Path(root, "preview")))
+    return preflight(prepared, adapted(prepared))

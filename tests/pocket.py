@@ -21,10 +21,12 @@ def pocket(seed=0):
     return tokenizer, build_pocket(tokenizer, seed)
 
 
-def noise_clip(tokenizer, model, frames=3, height=56, width=84, seed=0):
-    "Prefix ids and features of a clip of noise."
+def noise_clip(tokenizer, model, frames=3, height=56, width=84, seed=0, compress=False):
+    "Prefix ids and features of a clip of noise; compressed, of one whose upper half stands still."
     pixels = np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
-    clip = encode_clip(pixels, np.arange(frames) / 4, compress=False)
+    if compress:
+        pixels[1:, : height // 2] = pixels[0, : height // 2]
+    clip = encode_clip(pixels, np.arange(frames) / 4, compress)
     prefix = clip_prefix(clip.times_s.tolist(), clip.kept.sum(-1).tolist(), tokenizer, model.config.video_token_id)
     return prefix, encode_frames(model, clip)
 

@@ -115,7 +115,7 @@ def test_ask_takes_a_model_and_an_adapter(fake):
 
 def test_parameters_are_pairs_in_either_form(monkeypatch):
     seen = []
-    monkeypatch.setattr("crashchat.runs.launch", lambda app, given: seen.append((app, given)) or Path("runs/x"))
+    monkeypatch.setattr("crashchat.runs.launch", lambda app, given, run_dir=None: seen.append((app, given)) or Path("runs/x"))
     result = CliRunner().invoke(cli.app, ["train", "-p", "strategy", "a", "-p", "seed", "-1", "--parameter", "data=x=y"])
     assert seen == [("train", {"strategy": "a", "seed": "-1", "data": "x=y"})]
     assert result.output.splitlines()[-1] == "runs/x"
@@ -150,7 +150,7 @@ def test_help_names_every_command():
 def test_ctrl_c_is_one_line_and_130(tmp_path):
     script = (
         "import sys, time, crashchat.runs, crashchat.cli\n"
-        "crashchat.runs.launch = lambda app, given: (print('started', flush=True), time.sleep(60))\n"
+        "crashchat.runs.launch = lambda app, given, run_dir=None: (print('started', flush=True), time.sleep(60))\n"
         "sys.argv = ['crashchat', 'train']\n"
         "crashchat.cli.main()"
     )
@@ -165,7 +165,7 @@ def test_ctrl_c_is_one_line_and_130(tmp_path):
 def test_a_defect_keeps_its_traceback(tmp_path):
     script = (
         "import sys, crashchat.runs, crashchat.cli\n"
-        "crashchat.runs.launch = lambda app, given: 1 / 0\n"
+        "crashchat.runs.launch = lambda app, given, run_dir=None: 1 / 0\n"
         "sys.argv = ['crashchat', 'train']\n"
         "crashchat.cli.main()"
     )
@@ -204,3 +204,81 @@ def test_workbench_opens_the_notebook_and_passes_options_on(monkeypatch):
     monkeypatch.setattr(Path, "is_file", lambda path: True)
     CliRunner().invoke(cli.app, ["workbench", "--no-browser", "--port", "8889"])
     assert ran == [[sys.executable, "-m", "jupyterlab", "nbs/apps/review_cases.ipynb", "--no-browser", "--port", "8889"]]
+
+
+@pytest.fixture
+def data_with_a_broken_clip(tmp_path, monkeypatch):
+    "Three cases of two splits, one of which is no video; a pocket model; the folder to work in."
+    from pocket import saved_pocket, write_video
+
+    from crashchat.cases import write_cases
+    from crashchat.core import Case
+
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    cases = [Case(name, Path("mine", f"{name}.mp4"), {"crash_recognition": "Yes"}, "made here", split)
+             for name, split in (("a", "train"), ("b", "train"), ("c", "val"))]
+    for number, case in enumerate(cases):
+        write_video(case.video, seed=number)
+    cases[1].video.write_bytes(b"no video")
+    for split in ("train", "val"):
+        write_cases("mine", [case for case in cases if case.split == split], split)
+    return str(saved_pocket(Path("model")))
+
+
+def cache(*words: str):
+    "`crashchat cache` in this process."
+    return CliRunner().invoke(cli.app, ["cache", *words])
+
+
+def test_cache_build_accounts_for_every_clip_and_goes_on(data_with_a_broken_clip):
+    words = ("build", "--data", "mine", "--model", data_with_a_broken_clip)
+    result = cache(*words, "--split", "val")
+    assert result.exit_code == 0 and "0 there before + 1 made + 0 left out for the bound + 0 unreadable = 1 clips" in result.output
+    assert Path("runs/cache/quarantine-mine-val.csv").read_text() == "case_id,video,reason\n"
+    result = cache(*words)
+    assert result.exit_code == 1 and "1 there before + 1 made + 0 left out for the bound + 1 unreadable = 3 clips" in result.output
+    assert f"Could not be read: {Path('runs/cache/quarantine-mine.csv')}" in result.output
+    header, row = Path("runs/cache/quarantine-mine.csv").read_text().splitlines()
+    assert header == "case_id,video,reason" and row.startswith("b,mine/b.mp4,") and "is not a video" in row
+    assert cache("info").output.startswith("runs/cache/features: 2 clips, 0.00 GiB, last used 20")
+
+
+def test_cache_build_leaves_with_2_if_no_clip_can_be_read(data_with_a_broken_clip):
+    for name in "ac":
+        Path("mine", f"{name}.mp4").unlink()
+    result = cache("build", "--data", "mine", "--model", data_with_a_broken_clip, "--folder", "kept/features")
+    assert result.exit_code == 2 and "3 unreadable = 3 clips" in result.output
+    assert len(Path("kept/quarantine-mine.csv").read_text().splitlines()) == 4
+    assert cache("info", "--folder", "kept/features").output == "kept/features: 0 clips, 0.00 GiB\n"
+
+
+def test_the_cache_is_where_training_looks_for_it(data_with_a_broken_clip):
+    from crashchat.features import feature_store
+    from crashchat.train import TrainConfig, load_base
+
+    cache("build", "--data", "mine", "--model", data_with_a_broken_clip, "--sampled-by", "time")
+    base = load_base(TrainConfig(model=data_with_a_broken_clip, sampled_by="time"), "cpu")
+    store = feature_store(Path("runs/train-x").parent / "cache" / "features", base.model, base.card)
+    assert store.find(Path("mine/a.mp4")) is not None
+    other = load_base(TrainConfig(model=data_with_a_broken_clip, sampled_by="index"), "cpu")
+    assert feature_store(store.folder, other.model, other.card).find(Path("mine/a.mp4")) is None
+
+
+@pytest.mark.parametrize("words, message", [
+    (("--data", "gone", "--model", "model"), "gone"),
+    (("--data", "mine", "--model", "model", "--split", "tset"), "mine: split='tset' must be one of train, val, test"),
+    (("--data", "mine", "--model", "nowhere/to/be/found"), "nowhere/to/be/found"),
+    (("--data", "mine", "--model", "model", "--sampled-by", "chance"), "training: sampled_by='chance' must be one of model, time, index"),
+    (("--data", "mine", "--model", "model", "--precision", "int8"), "training: precision='int8' must be one of"),
+])
+def test_cache_build_refuses_before_it_encodes(data_with_a_broken_clip, words, message):
+    with pytest.raises(CrashchatError, match=message):
+        cli.app(["cache", "build", *words], standalone_mode=False)
+    assert not Path("runs").exists()
+
+
+def test_under_torchrun_a_folder_must_be_given(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    with pytest.raises(CrashchatError, match="--run-dir"):
+        cli.app(["train"], standalone_mode=False)

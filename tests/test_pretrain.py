@@ -74,10 +74,10 @@ def test_a_batch_is_decided_by_its_seed_and_long_windows_are_often_whole_clips()
     counts = np.array([frame_count(scenario) for scenario in scenarios])
     world = World(scenarios, np.zeros((8, MOST_FRAMES, HEIGHT_PX, WIDTH_PX, 3), np.uint8), counts)
     tokenizer = train_tokenizer(world_texts(scenarios))
-    first, again, other = (batch_at(world, Stage(0, 1, 2), seed, tokenizer, 3) for seed in ((0, 1, 0), (0, 1, 0), (0, 2, 0)))
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert first["features"].shape != other["features"].shape or not torch.equal(first["features"], other["features"])
-    lengths = {int(batch_at(world, Stage(0, 1, 1), (0, step, 0), tokenizer, 3)["frames"]) for step in range(30)}
+    (first, _), (again, _), (other, _) = (batch_at(world, Stage(0, 1, 2), seed, tokenizer, 3) for seed in ((0, 1, 0), (0, 1, 0), (0, 2, 0)))
+    assert first.clips == again.clips and all(torch.equal(getattr(first, name), getattr(again, name)) for name in ("input_ids", "features", "weights"))
+    assert first.features.shape != other.features.shape or not torch.equal(first.features, other.features)
+    lengths = {batch_at(world, Stage(0, 1, 1), (0, step, 0), tokenizer, 3)[1] for step in range(30)}
     assert lengths <= set(counts.tolist()) and len(lengths) > 1
 
 
