@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo lab test test-browser notebooks readme clean
+.PHONY: help demo lab test test-browser notebooks bench readme clean
 .NOTPARALLEL:
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test          every check but the browser's"
 	@echo "make test-browser  the workbench in a real Chromium"
 	@echo "make notebooks     run the library notebooks and keep what their examples show"
+	@echo "make bench         training with and without shared work, measured side by side for nbs/performance.ipynb"
 	@echo "make readme        README.md from nbs/index.ipynb"
 	@echo "make clean         remove caches and built files; data, checkpoints and runs stay"
 
@@ -42,6 +43,14 @@ notebooks: export OMP_NUM_THREADS = 1
 
 notebooks: .venv/installed-dev
 	$(BIN)/python .ci/outputs.py
+	$(BIN)/nbdev_clean
+
+# Its page shows the figures it writes. It takes some ten minutes and is worth little on a machine that does something else meanwhile.
+bench: export OMP_NUM_THREADS = 1
+
+bench: .venv/installed-dev
+	$(BIN)/python tests/benchmarks/bench_training.py
+	$(BIN)/python .ci/outputs.py nbs/performance.ipynb
 	$(BIN)/nbdev_clean
 
 readme: .venv/installed-dev
