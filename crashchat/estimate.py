@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface, VideoLlama3Config, VideoLlama3ForConditionalGeneration
 
-from .model import LORA_TARGETS, layer_numbers, new_adapter
+from .model import LORA_TARGETS, layer_numbers, new_adapter, recompute_layers
 from .packing import Row, attend_row, token_losses
 
 # %% ../nbs/19_estimate.ipynb #c0ba6250
@@ -43,7 +43,7 @@ class Demand:
     layers: str = "all"        # decoder layers with an adapter, see `model.layer_numbers`
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"  # of the arithmetic
     weights: torch.dtype = torch.bfloat16  # of the base as loaded; in QLoRA of what is not in four bits
-    checkpointing: bool = True # activations are computed again in the backward pass
+    checkpointing: int = 1     # every n-th decoder layer is computed again in the backward pass; 0 = none
     device: Literal["cpu", "cuda"] = "cuda"
     grid: tuple[int, int, int] | None = None  # frames, patch rows and columns encoded before the pass, for `training_flops`; None: all comes from the cache
 
@@ -97,8 +97,7 @@ def meta_model(
         model = VideoLlama3ForConditionalGeneration._from_config(config, attn_implementation=ATTENTION, dtype=demand.weights)
         kind = "lora" if demand.kind == "qlora" else demand.kind
         tuned = new_adapter(model, demand.rank, demand.rank, demand.dropout, kind, demand.layers).train()
-    if demand.checkpointing:
-        tuned.activation_checkpointing_enable()
+    recompute_layers(tuned, demand.checkpointing)
     return tuned
 
 
@@ -325,7 +324,7 @@ def training_flops(
     return Flops(
         linear=2 * linear, adapter=3 * adapter + 2 * twice, attention=3 * attention, projector=2 * first + 3 * second,
         head=2 * 2 * width * text.vocab_size * demand.learnt, encoder=encoder_flops(demand.config, demand.grid) if demand.grid else 0.0,
-        again=attention / 2 + (forward if demand.checkpointing else 0.0),
+        again=attention / 2 + (forward * -(-layers // demand.checkpointing) / layers if demand.checkpointing else 0.0),
     )
 
 # %% ../nbs/19_estimate.ipynb #0d310981
@@ -352,7 +351,7 @@ def _half_the_layers(
 
 
 DIALS: Sequence[Callable[[Demand], tuple[str, Demand] | None]] = (  # the cheapest first; None where a dial is turned already
-    lambda demand: None if demand.checkpointing else ("gradient_checkpointing=True", replace(demand, checkpointing=True)),
+    lambda demand: None if demand.checkpointing == 1 else ("gradient_checkpointing=1", replace(demand, checkpointing=1)),
     _one_clip,
     lambda demand: None if demand.precision != "fp32" else (
         "precision='bf16'", replace(demand, precision="bf16", weights=torch.bfloat16 if demand.device == "cuda" else demand.weights)

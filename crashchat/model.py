@@ -11,9 +11,9 @@ __all__ = ['log', 'CARD_FILE', 'POCKET_NOTICE', 'SPECIAL_TOKENS', 'PIECES', 'POC
            'Loaded', 'save_model', 'native_name', 'read_config', 'vision_folder', 'native_config', 'in_one_line',
            'weight_files', 'stored_tensors', 'checkpoint_tensors', 'in_four_bits', 'table_key', 'read_weights',
            'AdapterCard', 'base_key', 'without_rename_warning', 'layer_numbers', 'lora_targets', 'wrapped',
-           'new_adapter', 'save_adapter', 'adapter_files', 'adapter_tensors', 'known_targets', 'adapter_recipe',
-           'attach', 'adapter_card', 'add_adapter', 'checkpoint_folder', 'base_beside', 'load_model', 'fuse',
-           'use_liger']
+           'new_adapter', 'recompute_layers', 'save_adapter', 'adapter_files', 'adapter_tensors', 'known_targets',
+           'adapter_recipe', 'attach', 'adapter_card', 'add_adapter', 'checkpoint_folder', 'base_beside', 'load_model',
+           'fuse', 'use_liger']
 
 # %% ../nbs/10_model.ipynb #61d88a13
 import hashlib
@@ -545,6 +545,19 @@ def new_adapter(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=targets, modules_to_save=["projector"],
         task_type="CAUSAL_LM", use_dora=kind == "dora", use_rslora=kind == "rslora",
     ))
+
+
+def recompute_layers(
+    tuned: PeftModel,
+    every: int,  # n: every n-th decoder layer, beginning with the first; 1 = all, 0 = none
+):
+    "Compute activations anew in the backward pass instead of keeping them: less memory, a forward pass more of those layers."
+    base: Any = tuned.get_base_model()
+    language = base.model.language_model
+    if every:
+        language.activation_checkpointing_enable(every_n_layers=every)
+    else:
+        language.activation_checkpointing_disable()
 
 # %% ../nbs/10_model.ipynb #b5c6bf22
 def save_adapter(

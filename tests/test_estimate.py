@@ -41,13 +41,13 @@ def config(width=128, inner=384, layers=3, heads=4, key_heads=2, vocabulary=512)
 
 SMALL = Demand(
     config(), clips=((300, (30, 40)), (200, (35,))), visual=450, learnt=50, rank=8, dropout=0.05, precision="fp32",
-    weights=torch.float32, checkpointing=False, device="cpu",
+    weights=torch.float32, checkpointing=0, device="cpu",
 )
 LARGE = replace(SMALL, config=config(512, 1536, 8, 8, 2, 4096), clips=((1500, (40, 60, 50)),), visual=1400, learnt=90, rank=16)
 SETTINGS = [
     pytest.param({"precision": precision, "checkpointing": checkpointing}, id=f"{precision}{', checkpointed' * checkpointing}")
     for precision in ("fp32", "bf16")
-    for checkpointing in (False, True)
+    for checkpointing in (0, 1)
 ]
 
 
@@ -91,7 +91,7 @@ def test_a_real_step_counts_as_the_one_without_content(changes):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="only Linux lets the peak be forgotten")
-@pytest.mark.parametrize("changes", SETTINGS)
+@pytest.mark.parametrize("changes", SETTINGS[::3])
 def test_the_estimate_is_within_a_fifth_of_the_measured_peak(changes):
     demand = replace(LARGE, **changes)
     assert sum(tensor.numel() for tensor in meta_model(demand).parameters()) > 20_000_000
@@ -157,14 +157,15 @@ def products(work):
     return sum(found.values()), attention
 
 
-@pytest.mark.parametrize("changes", [{}, {"checkpointing": True}, {"kind": "dora"}, {"kind": "dora", "dropout": 0.0}, {"layers": "1"}])
+@pytest.mark.parametrize("changes", [{}, {"checkpointing": 1}, {"checkpointing": 2}, {"kind": "dora"}, {"kind": "dora", "dropout": 0.0}, {"layers": "1"}])
 def test_operations_are_those_pytorch_counts(changes):
     demand = replace(SMALL, **changes)
     model, row = real(demand)
     linear, dense = products(lambda: one_pass(model, row, demand.precision))
     flops = training_flops(demand)
     rectangles = sum(prefix**2 + sum(sizes) * (prefix + sum(sizes)) for prefix, sizes in demand.clips)
-    again = flops.attention / 3 if demand.checkpointing else 0  # forwards once more
+    layers = demand.config.text_config.num_hidden_layers
+    again = flops.attention / 3 * -(-layers // demand.checkpointing) / layers if demand.checkpointing else 0  # forwards once more
     assert (flops.attention + again) * rectangles / pairs_seen(demand.clips) == pytest.approx(dense, rel=0.001)
     assert flops.hardware - flops.attention - again - flops.attention / 6 == pytest.approx(linear, rel=0.03)  # less the scores a fused kernel repeats
     assert flops.model == flops.hardware - flops.again and flops.encoder == 0
@@ -182,17 +183,17 @@ def test_the_advice_names_the_dials_that_help_and_is_true():
     demand = replace(SMALL, device="cuda", weights=torch.float32)
     need = training_memory(demand).peak_bytes
     assert advice(demand, need) == ""
-    checkpointed = training_memory(replace(demand, checkpointing=True)).peak_bytes
-    assert "with gradient_checkpointing=True it needs" in advice(demand, checkpointed)
+    checkpointed = training_memory(replace(demand, checkpointing=1)).peak_bytes
+    assert "with gradient_checkpointing=1 it needs" in advice(demand, checkpointed)
     less = advice(demand, checkpointed - 1)
-    assert "with gradient_checkpointing=True and tokens_per_pass=370 it needs" in less
+    assert "with gradient_checkpointing=1 and tokens_per_pass=370 it needs" in less
     none = advice(demand, 1000)
     assert "precision='bf16'" in none and "lora_kind='qlora'" in none and "lora_layers='1-2'" in none and none.endswith("take a smaller model")
     assert "\n" not in none
 
 
 def test_a_dial_that_is_turned_already_is_not_named():
-    turned = replace(SMALL, checkpointing=True, clips=((300, (30,)),), precision="bf16", layers="1-2")
+    turned = replace(SMALL, checkpointing=1, clips=((300, (30,)),), precision="bf16", layers="1-2")
     assert "no dial brings it lower: take a smaller model" in advice(turned, 1000)
 
 

@@ -6,6 +6,7 @@ import sys
 import types
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -189,6 +190,15 @@ def test_perfect_predictions_score_perfectly(tmp_path):
         one = pick(scores, task, metric)
         assert one.value == pytest.approx(wanted, abs=0.02) and one.unparsed == one.failed == 0
     assert list(scores.columns) == ev.COLUMNS
+
+
+@pytest.mark.parametrize(("broken", "wanted"), [((), 1.0), (("videos/000", "videos/001"), 0.8)])
+def test_a_training_is_validated_by_one_number_a_task_in_which_every_clip_counts(monkeypatch, broken, wanted):
+    monkeypatch.setattr("crashchat.infer.Analyst", lambda base, questions: Fake(right, broken=broken))
+    scores = ev.validation_scores(SimpleNamespace(base=None, questions=None, tasks=ALL), make_cases(10))
+    assert scores["score_crash_recognition"] == pytest.approx(wanted, abs=0.02)
+    assert scores.keys() == {"score", *(f"score_{task}" for task in ALL)}
+    assert scores["score"] == pytest.approx(sum(value for name, value in scores.items() if name != "score") / len(ALL))
 
 
 def test_empty_predictions_score_nothing_and_keep_all_clips(tmp_path):

@@ -44,7 +44,7 @@ def begun(place, folder, **changes):
 
 def told(run):
     "What the run wrote about each step."
-    return [{name: value for name, value in row.items() if name not in ("questions_per_s", "waiting")} for row in read_jsonl(run / "metrics.jsonl")]
+    return [{name: value for name, value in row.items() if name not in ("questions_per_s", "waiting") and "score" not in name} for row in read_jsonl(run / "metrics.jsonl")]
 
 
 def same(one, other):
@@ -64,7 +64,7 @@ def alone(place):
 @pytest.fixture(scope="module")
 def two(place):
     "The run in two processes."
-    config, folder = begun(place, place / "runs" / "two", processes=2)
+    config, folder = begun(place, place / "runs" / "two", processes=2, val_score_clips=1)
     return fit(config, folder), told(folder)
 
 
@@ -73,10 +73,12 @@ def test_two_processes_learn_what_one_does(place, alone, two):
     assert result.steps == 6 and result.adapter == place / "runs" / "two" / "adapter"
     same(alone, rows)
     load_model(place / "pocket", result.adapter)
+    scored = [row["val_score"] for row in read_jsonl(place / "runs" / "two" / "metrics.jsonl") if "val_score" in row]
+    assert len(scored) == 6 and all(0 <= score <= 1 for score in scored)
 
 
 def test_sharded_weights_learn_the_same_and_load(place, alone):
-    config, folder = begun(place, place / "runs" / "sharded", processes=2, sharded=True)
+    config, folder = begun(place, place / "runs" / "sharded", processes=2, sharded=True, gradient_checkpointing=2)
     result = fit(config, folder)
     same(alone, told(folder))
     load_model(place / "pocket", result.adapter)

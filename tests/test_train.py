@@ -128,11 +128,20 @@ def test_many_short_passes_are_one_long_one(place, tmp_path, average):
 def test_from_pixels_is_as_from_the_cache(place, tmp_path):
     for name, room in (("cached", 1.0), ("cramped", 1e-6), ("pixels", 0.0)):
         train(smoke(place, max_steps=2, eval_steps=1, precision="fp32", cache_gib=room), tmp_path / name / "run")
-    assert len(list((tmp_path / "cached" / "cache" / "features").glob("*.safetensors"))) == 4  # two of the six have a twin
+    different = {path.read_bytes() for path in (place / "data" / "videos").iterdir()}  # some clips are twins
+    assert len(list((tmp_path / "cached" / "cache" / "features").glob("*.safetensors"))) == len(different)
     assert not list(tmp_path.glob("cramped/cache/features/*.safetensors")) and not (tmp_path / "pixels" / "cache").exists()
     for name in ("cramped", "pixels"):
         for cached, other in zip(reports(tmp_path / "cached" / "run"), reports(tmp_path / name / "run"), strict=True):
             assert other == pytest.approx(cached, rel=1e-6)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_recomputing_layers_changes_nothing_learnt(place, tmp_path, every):
+    for name, recomputed in (("kept", 0), ("recomputed", every)):
+        train(smoke(place, max_steps=2, eval_steps=1, precision="fp32", gradient_checkpointing=recomputed), tmp_path / name)
+    for kept, again in zip(reports(tmp_path / "kept"), reports(tmp_path / "recomputed"), strict=True):
+        assert again == pytest.approx(kept, rel=1e-6)
 
 
 def test_a_task_weighs_what_it_is_given(place, tmp_path):
@@ -216,6 +225,22 @@ def test_the_best_state_can_be_chosen_by_a_score(place, tmp_path):
     assert result.best_step == 2 and seen == [["videos/val_0"]] * 3
     rows = [row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if "val_score" in row]
     assert [row["val_score"] for row in rows] == [0.2, 0.9, 0.4] and rows[0]["val_answers"] == 1
+
+
+def test_metrics_also_go_to_tensorboard(place, tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(smoke(place, max_steps=2, eval_steps=1, report_to="tensorboard"), tmp_path / "run")
+    (written,) = (tmp_path / "run").rglob("events.out.tfevents.*")
+    told = events.EventAccumulator(str(written)).Reload()
+    rows = [row["loss"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    assert [event.value for event in told.Scalars("train/loss")] == pytest.approx(rows)
+    assert len(told.Scalars("eval/loss_crash_recognition")) == 2
+
+
+def test_a_reporter_that_is_not_installed_is_said_beforehand(monkeypatch):
+    monkeypatch.setattr("crashchat.train.find_spec", lambda name: None)
+    with pytest.raises(CrashchatError, match="report_to='wandb' is not installed here"):
+        TrainConfig(report_to="wandb")
 
 
 def test_metrics_say_how_fast_it_is_and_how_long_it_waited(place, tmp_path):

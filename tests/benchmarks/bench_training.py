@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -36,7 +36,16 @@ from crashchat import packing
 from crashchat.core import git_revision, provenance, write_json
 from crashchat.estimate import Demand, encoder_flops, in_use, peak_since, training_flops
 from crashchat.features import FeatureStore, clip_tensors, feature_store, fill
-from crashchat.model import PUBLISHED_VISION, Loaded, ModelCard, attention_for, load_model, new_adapter, token_id
+from crashchat.model import (
+    PUBLISHED_VISION,
+    Loaded,
+    ModelCard,
+    attention_for,
+    load_model,
+    new_adapter,
+    recompute_layers,
+    token_id,
+)
 from crashchat.packing import Row, block_table, embed, join, pack, token_losses
 from crashchat.preprocess import clip_prefix, encode_question, read_clip
 from crashchat.scenarios import Scenario, draw_scenario, scenario_truth
@@ -144,12 +153,11 @@ def recomputed(
     every: int = 1,  # layer; 1 = all
 ) -> Iterator[None]:
     "Activations of some layers are computed again in the backward pass."
-    base: Any = bench.tuned.get_base_model()
-    base.activation_checkpointing_enable(every_n_layers=every)
+    recompute_layers(bench.tuned, every)
     bench.tuned.train()
     yield
     bench.tuned.eval()
-    base.activation_checkpointing_disable()
+    recompute_layers(bench.tuned, 0)
 
 
 @contextmanager
@@ -278,7 +286,7 @@ def prepared(
             torch.nn.init.normal_(tensor, std=0.01)
     start = [tensor.detach().clone() for tensor in tuned.parameters() if tensor.requires_grad]
     if size.checkpointing:
-        cast(Any, base.model).activation_checkpointing_enable()
+        recompute_layers(tuned, 1)
         tuned.train()
     learnt = sum(int((labels >= 0).sum()) for clip in clips for _, labels in questions_about(clip, ALL, base))
     return Bench(size, device, base, tuned, start, clips, learnt, store, fill_s, filled.folder_bytes // len(clips))
