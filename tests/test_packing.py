@@ -1,10 +1,11 @@
+import shutil
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pocket import noise_clip, pocket
 from torch.nn.attention.flex_attention import flex_attention
-from transformers.models.video_llama_3 import modeling_video_llama_3
 
 from crashchat.model import new_adapter
 from crashchat.packing import (
@@ -95,7 +96,7 @@ def test_both_attentions_are_the_one_that_is_written_down(clips):
     dense = seen_by_definition(clips)
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, len(dense), 16, requires_grad=True) for heads in (4, 2, 2))
-    module = modeling_video_llama_3.nn.Module()
+    module = torch.nn.Module()
     module.num_key_value_groups, module.is_causal = 2, True
     by_hand = attend_row(module, query, key, value, dense[None, None], scaling=0.25)[0]
     by_clip = attend_row(module, query, key, value, who_sees_whom(clips, "cpu"), scaling=0.25)[0]
@@ -106,6 +107,19 @@ def test_both_attentions_are_the_one_that_is_written_down(clips):
     cotangent = torch.randn_like(by_hand)
     by_definition, split = (torch.autograd.grad((mixed * cotangent).sum(), (query, key, value)) for mixed in (by_hand, by_clip))
     torch.testing.assert_close(split, by_definition)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_the_compiled_kernel_goes_by_the_blocks():
+    "Uncompiled, FlexAttention asks for every pair; the kernel asks only in blocks seen in part, and on a CPU it runs forwards."
+    clips = ((300, (40, 30, 100)), (10, (5,)), (400, (20, 60)), (128, (128, 128)))
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 1349, 32) for heads in (4, 2, 2))
+    module = torch.nn.Module()
+    module.num_key_value_groups, module.is_causal = 2, True
+    with torch.no_grad():
+        by_clip, by_block = (attend_row(module, query, key, value, sight, scaling=0.25)[0] for sight in (stretches(clips, "cpu"), block_mask(clips, "cpu")))
+    torch.testing.assert_close(by_block, by_clip)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
