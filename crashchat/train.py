@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'REPORTERS', 'PROFILES', 'AHEAD', 'Judge', 'TrainConfig', 'reporters', 'by_task', 'resolve_config',
-           'Examples', 'Pass', 'Reader', 'Work', 'Steps', 'PackedTrainer', 'MetricsLog', 'whole_checkpoint',
+           'Examples', 'Pass', 'Reader', 'Work', 'Steps', 'PackedTrainer', 'MetricsLog', 'Progress', 'whole_checkpoint',
            'last_checkpoint', 'take_back', 'Prepared', 'device_for', 'of_first', 'load_base', 'cache_beside',
            'annotated', 'readable', 'prepare', 'adapted', 'demand', 'Preflight', 'pass_seconds', 'preflight',
            'TrainResult', 'arguments', 'optimizer', 'sample', 'make_trainer', 'train']
@@ -27,8 +27,8 @@ from typing import Any, cast, get_args
 import torch
 from accelerate import PartialState
 from peft import PeftModel
-from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from tqdm.auto import tqdm
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .cases import read_cases, read_questions
 from crashchat.core import (
@@ -185,7 +185,7 @@ def by_task(
 _DEMO = {
     "model": "ckpt/pocket", "data": "data/demo", "epochs": 3, "learning_rate": 1e-3, "projector_learning_rate": 1e-3,
     "batch_questions": 48, "tokens_per_pass": 7500, "workers": 2, "average": "questions", "gradient_checkpointing": 0,
-    "lora_dropout": 0.0, "eval_steps": 34,
+    "lora_dropout": 0.0, "eval_steps": 40,
 }
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "gpu": {},
@@ -466,6 +466,33 @@ class MetricsLog(TrainerCallback):
                                  if name in self.names or name.startswith("eval_")}
         if row and state.is_world_process_zero:
             append_jsonl(self.path, [{"step": state.global_step, "epoch": round(self.seen[state.global_step], 4), **row}])
+
+# %% ../nbs/14_train.ipynb #0d120dbb
+class Progress(TrainerCallback):
+    "A bar with the loss, and a line for each validation; the Trainer's own prints a dictionary a report, in a notebook as HTML."
+
+    def on_train_begin(self, args, state, control, **_):
+        "Called by the Trainer before the first step, also of a run that goes on."
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step", disable=not state.is_world_process_zero)
+
+    def on_step_end(self, args, state, control, **_):
+        "Called by the Trainer after each step."
+        self.bar.update()
+
+    def on_log(self, args, state, control, logs=None, **_):
+        "Called by the Trainer after each report."
+        if logs and "loss" in logs:
+            self.bar.set_postfix_str(f"loss {logs['loss']:.4f}, {logs['questions_per_s']:.1f} questions/s")
+
+    def on_evaluate(self, args, state, control, metrics=None, **_):
+        "Called by the Trainer after each validation."
+        told = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items() if name in ("eval_loss", "eval_score")}
+        if state.is_world_process_zero:
+            self.bar.write(f"step {state.global_step}: validation " + ", ".join(f"{name} {value:.4f}" for name, value in told.items()))
+
+    def on_train_end(self, args, state, control, **_):
+        "Called by the Trainer when it is done."
+        self.bar.close()
 
 # %% ../nbs/14_train.ipynb #b85df0fa
 def whole_checkpoint(
@@ -760,7 +787,7 @@ def arguments(
         eval_strategy="steps", save_strategy="steps",
         eval_steps=config.eval_steps, save_steps=config.eval_steps, save_total_limit=2, load_best_model_at_end=True,
         metric_for_best_model="eval_score" if by_score else "eval_loss", greater_is_better=by_score,
-        run_name=run_dir.name, logging_steps=often, report_to=reporters(config.report_to) or "none", remove_unused_columns=False, dataloader_pin_memory=False,
+        run_name=run_dir.name, logging_steps=often, disable_tqdm=True, report_to=reporters(config.report_to) or "none", remove_unused_columns=False, dataloader_pin_memory=False,
         ignore_data_skip=True, ddp_find_unused_parameters=False, ddp_backend="gloo" if config.processes > 1 and not on_gpu else None, **sharding,
     )
 
@@ -800,11 +827,10 @@ def make_trainer(
     trainer = PackedTrainer(
         model=tuned, args=arguments(config, run_dir, len(prepared.steps)), train_dataset=prepared.training, eval_dataset=prepared.validation,
         optimizers=(optimizer(tuned, config), None),
-        callbacks=[EarlyStoppingCallback(config.patience, config.min_improvement),
+        callbacks=[EarlyStoppingCallback(config.patience, config.min_improvement), Progress(),
                    MetricsLog(run_dir / "metrics.jsonl", len(prepared.training), asked)],
     )
-    trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # in a notebook it is an HTML table, which a terminal never shows
-    trainer.add_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
     every = [Visit(index, tuple(size.questions)) for index, size in enumerate(sizes)]
     rank, processes = trainer.args.process_index, trainer.args.world_size
     trainer.steps = Steps(prepared.steps, rank, Reader(prepared.training, config.workers), lambda: trainer.state.global_step)
