@@ -32,7 +32,7 @@ test: .venv/installed-dev
 	$(BIN)/ruff check nbs tests
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/nbdev_test --path nbs --n_workers 1
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Debian's Chromium driven by PyPI's playwright: nothing is downloaded outside the two package systems.
 test-browser: .venv/installed-dev
