@@ -40,7 +40,7 @@ from crashchat.core import (
     read_jsonl,
     run_ahead,
 )
-from .estimate import Demand, Memory, advice, available_bytes, training_memory
+from .estimate import Demand, Memory, advice, available_bytes, in_use, peak_since, training_memory
 from .features import FeatureStore, Filled, clip_tensors, feature_store, fill, write_quarantine
 from crashchat.model import (
     ADAPTER_KINDS,
@@ -768,6 +768,7 @@ class TrainResult:
     val_loss: float   # the validation loss there
     clips: int        # training clips
     questions: int    # training questions
+    peak_bytes: int | None  # most memory this process took above what it held before: the GPU's, else resident; None: the system does not tell
 
 
 def arguments(
@@ -846,7 +847,8 @@ def train(
     judge: Judge | None = None,   # scores answers to validation clips, where val_score_clips asks for it
 ) -> TrainResult:
     "Train one adapter. Raises CrashchatError before the first step if data, clips or model are not as they should be."
-    run_dir = Path(run_dir)
+    run_dir, place = Path(run_dir), "cuda" if torch.cuda.is_available() else "cpu"
+    before = in_use(place)
     prepared = prepare(config, cache_beside(run_dir), run_dir / "quarantine.csv")
     base, training = prepared.base, prepared.training
     card = AdapterCard(
@@ -869,4 +871,5 @@ def train(
         save_adapter(run_dir / "adapter", tuned, card)
     best = state.best_global_step or state.global_step
     told = [row["eval_loss"] for row in state.log_history if row["step"] == best and "eval_loss" in row]
-    return TrainResult(run_dir / "adapter", state.global_step, best, told[-1] if told else math.nan, len(training), prepared.asked)
+    return TrainResult(run_dir / "adapter", state.global_step, best, told[-1] if told else math.nan, len(training), prepared.asked,
+                       peak_since(place, before))

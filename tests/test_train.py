@@ -103,6 +103,7 @@ def test_the_loss_falls_and_the_adapter_answers(place, tmp_path):
     assert losses[-1] < losses[0] / 2
     assert [row["step"] for row in rows if "val_loss" in row] == [30, 60]
     assert (result.steps, result.clips, result.questions) == (60, 4, 4 * 2 + 2)
+    assert result.peak_bytes is None or 0 < result.peak_bytes < 4 << 30
     assert result.val_loss == pytest.approx(min(row["val_loss"] for row in rows if "val_loss" in row))
     analyst = Analyst.load(place / "pocket", result.adapter, device="cpu")
     answers = analyst.ask(place / "data" / "videos" / "train_1.mp4", ["crash_recognition", "crash_description"])
