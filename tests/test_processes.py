@@ -13,7 +13,7 @@ import pytest
 from pocket import saved_pocket
 
 from crashchat.core import CrashchatError, read_json, read_jsonl
-from crashchat.model import load_model
+from crashchat.model import adapter_tensors, load_model
 from crashchat.runs import app_named, fit, open_run, preview
 from crashchat.simulate import make_set
 from crashchat.train import resolve_config
@@ -77,10 +77,14 @@ def test_two_processes_learn_what_one_does(place, alone, two):
     assert len(scored) == 6 and all(0 <= score <= 1 for score in scored)
 
 
-def test_sharded_weights_learn_the_same_and_load(place, alone):
+def test_sharded_weights_learn_the_same_and_are_saved_whole(place, alone, two):
     config, folder = begun(place, place / "runs" / "sharded", processes=2, sharded=True, gradient_checkpointing=2)
     result = fit(config, folder)
     same(alone, told(folder))
+    sharded, whole = adapter_tensors(result.adapter), adapter_tensors(two[0].adapter)
+    assert sharded.keys() == whole.keys()
+    for name, tensor in whole.items():
+        assert (sharded[name] - tensor).abs().max() <= 1e-3 * tensor.abs().max(), name
     load_model(place / "pocket", result.adapter)
 
 
