@@ -401,8 +401,10 @@ class PackedTrainer(Trainer):
         return total
 
     def log(self, logs, *args, **kwargs):
-        "Adds speed, and the share of the time that the model waited for clips."
+        "Adds speed, and the share of the time that the model waited for clips. Raises CrashchatError for a loss that is no number."
         if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise CrashchatError("training", f"at step {self.state.global_step}: nothing more can be learnt; lower the learning rate", "loss", logs["loss"])
             passed = max(1e-9, time.monotonic() - self.reported_s)
             logs |= {"questions_per_s": self.questions / passed, "waiting": min(1.0, self.steps.reader.waited_s / passed)}
             self.questions, self.steps.reader.waited_s, self.reported_s = 0, 0.0, time.monotonic()
@@ -788,7 +790,8 @@ def arguments(
         eval_strategy="steps", save_strategy="steps",
         eval_steps=config.eval_steps, save_steps=config.eval_steps, save_total_limit=2, load_best_model_at_end=True,
         metric_for_best_model="eval_score" if by_score else "eval_loss", greater_is_better=by_score,
-        run_name=run_dir.name, logging_steps=often, disable_tqdm=True, report_to=reporters(config.report_to) or "none", remove_unused_columns=False, dataloader_pin_memory=False,
+        run_name=run_dir.name, logging_steps=often, logging_nan_inf_filter=False, disable_tqdm=True,
+        report_to=reporters(config.report_to) or "none", remove_unused_columns=False, dataloader_pin_memory=False,
         ignore_data_skip=True, ddp_find_unused_parameters=False, ddp_backend="gloo" if config.processes > 1 and not on_gpu else None, **sharding,
     )
 
@@ -813,7 +816,7 @@ def sample(
     count: int,
 ) -> list[Case]:
     "So many cases, evenly spread over all."
-    return [cases[index * len(cases) // count] for index in range(min(count, len(cases)))] if count < len(cases) else list(cases)
+    return [cases[index * len(cases) // count] for index in range(count)] if count < len(cases) else list(cases)
 
 # %% ../nbs/14_train.ipynb #f66702a6
 def make_trainer(

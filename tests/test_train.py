@@ -228,6 +228,13 @@ def test_the_best_state_can_be_chosen_by_a_score(place, tmp_path):
     assert [row["val_score"] for row in rows] == [0.2, 0.9, 0.4] and rows[0]["val_answers"] == 1
 
 
+def test_a_loss_that_is_no_number_ends_the_run(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("crashchat.train.token_losses", lambda model, row: token_losses(model, row) * math.nan)
+    with pytest.raises(CrashchatError, match="loss=nan at step 1: nothing more can be learnt"):
+        train(smoke(place, max_steps=2, eval_steps=1), tmp_path / "run")
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
 def test_metrics_also_go_to_tensorboard(place, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train(smoke(place, max_steps=2, eval_steps=1, report_to="tensorboard"), tmp_path / "run")
