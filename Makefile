@@ -14,7 +14,7 @@ help:
 	@echo "make test          every check but the browser's"
 	@echo "make test-browser  the workbench in a real Chromium"
 	@echo "make notebooks     run the library notebooks and keep what their examples show"
-	@echo "make bench         training with and without shared work, measured side by side for nbs/performance.ipynb"
+	@echo "make bench         training and answering with and without shared work, side by side for nbs/performance.ipynb"
 	@echo "make readme        README.md from nbs/index.ipynb"
 	@echo "make clean         remove caches and built files; data, checkpoints and runs stay"
 
@@ -45,11 +45,12 @@ notebooks: .venv/installed-dev
 	$(BIN)/python .ci/outputs.py
 	$(BIN)/nbdev_clean
 
-# Its page shows the figures it writes. It takes some ten minutes and is worth little on a machine that does something else meanwhile.
+# Its page shows the figures they write. They take some twenty minutes and are worth little on a machine that does something else meanwhile.
 bench: export OMP_NUM_THREADS = 1
 
 bench: .venv/installed-dev
 	$(BIN)/python tests/benchmarks/bench_training.py
+	$(BIN)/python tests/benchmarks/inference.py
 	$(BIN)/python .ci/outputs.py nbs/performance.ipynb
 	$(BIN)/nbdev_clean
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['TRUTH', 'PREDICTION', 'REVIEWER', 'BLACK_FRAMES', 'CONSTANT', 'TRAINING', 'VALIDATION', 'LANES', 'LANE_COLOURS',
-           'WHO_COLOURS', 'WIDTH_PX', 'FONT', 'AnyChart', 'MOST_POINTS', 'finished', 'empty_chart', 'timeline_frame',
-           'timeline', 'known_who', 'who_colour', 'iou_distribution', 'recall_against_iou', 'training_curves',
-           'task_words', 'score_panel', 'headline_chart', 'scores_chart', 'runs_chart', 'giveaway_panel',
-           'giveaways_chart', 'answers_chart', 'chart_svg', 'chart_png', 'save_chart', 'enable_offline']
+           'WHO_COLOURS', 'WIDTH_PX', 'FONT', 'AnyChart', 'MOST_POINTS', 'STAGE_COLOURS', 'finished', 'empty_chart',
+           'timeline_frame', 'timeline', 'known_who', 'who_colour', 'iou_distribution', 'recall_against_iou',
+           'training_curves', 'task_words', 'score_panel', 'headline_chart', 'scores_chart', 'runs_chart',
+           'reliability_panel', 'reliability_chart', 'giveaway_panel', 'giveaways_chart', 'answers_chart', 'chart_svg',
+           'chart_png', 'save_chart', 'enable_offline']
 
 # %% ../nbs/30_charts.ipynb #23e6b871
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ WHO_COLOURS = {"model": PREDICTION, "black frames": BLACK_FRAMES, "best constant
 WIDTH_PX = 560
 FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
 
-AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart
+AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.ConcatChart
 
 
 def finished(
@@ -274,6 +275,56 @@ def runs_chart(
 ) -> AnyChart:
     "Headline scores of several runs and the best constant."
     return headline_chart(frame, [*runs, "best constant"], "Runs side by side, and the best constant")
+
+# %% ../nbs/30_charts.ipynb #18d40fdf
+STAGE_COLOURS = {"as answered": PREDICTION, "calibrated": TRAINING}
+
+
+def reliability_panel(
+    rows: "pd.DataFrame",  # who, left, right, confidence, share, share_low, share_high, count; of one task
+    title: str,
+    names: Sequence[str],  # order of `who`
+) -> alt.VConcatChart:
+    "Share right against confidence with the diagonal, and below it how many answers that is."
+    import pandas as pd
+
+    def axis(channel: type, column: str, words: str | None, **how: Any) -> Any:
+        return channel(f"{column}:Q", title=words, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=5, **how))
+
+    colour = alt.Color("who:N", sort=list(names), scale=alt.Scale(domain=list(names), range=[STAGE_COLOURS[name] for name in names]))
+    shape = alt.Shape("who:N", sort=list(names), scale=alt.Scale(domain=list(names), range=["circle", "square"][: len(names)]))
+    tooltip = [alt.Tooltip("who:N"), alt.Tooltip("count:Q", format="d", title="answers"),
+               *(alt.Tooltip(f"{name}:Q", format=".1%") for name in ("confidence", "share", "share_low", "share_high"))]
+    ends = pd.DataFrame({"confidence": [0.0, 1.0], "share": [0.0, 1.0]})
+    x, y = axis(alt.X, "confidence", None, labels=False), axis(alt.Y, "share", "share right")
+    diagonal = alt.Chart(ends).mark_line(color=BLACK_FRAMES, strokeDash=[4, 3], strokeWidth=1).encode(x=x, y=y)
+    base = alt.Chart(rows).encode(x=x, color=colour, tooltip=tooltip)
+    spans = base.mark_rule(strokeWidth=2, opacity=0.45).encode(y=axis(alt.Y, "share_low", "share right"), y2="share_high:Q")
+    lines = base.mark_line(strokeWidth=1.5).encode(y=y)
+    dots = base.mark_point(filled=True, size=55, opacity=1).encode(y=y, shape=shape)
+    heading = alt.TitleParams(title, anchor="start", frame="group", fontSize=12, fontWeight="normal", offset=4)
+    above = alt.layer(diagonal, spans, lines, dots).properties(width=205, height=205, title=heading)
+    bars = alt.Chart(rows).mark_rect().encode(
+        x=axis(alt.X, "left", "confidence"), x2="right:Q", color=colour, tooltip=tooltip, y2=alt.datum(0),
+        y=alt.Y("count:Q", title="answers", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=2, format="d", tickMinStep=1)))
+    return alt.vconcat(above, bars.properties(width=205, height=45), spacing=6)
+
+# %% ../nbs/30_charts.ipynb #68104e44
+def reliability_chart(
+    frame: "pd.DataFrame",  # as `evaluate.calibration_scores` gives: task, who, low, high, confidence, share, share_low, share_high, count
+) -> AnyChart:
+    "How often the model was right at each confidence, a panel a task, before and after calibration."
+    import pandas as pd
+
+    if not len(frame):
+        return empty_chart("No answer came with a confidence.")
+    names = [name for name in STAGE_COLOURS if name in set(frame.who)]
+    width = (frame.high - frame.low) / len(names)
+    left = frame.low + width * [names.index(name) for name in frame.who]  # side by side in their bin
+    shown = frame.assign(left=left, right=left + width).drop(columns=["low", "high"])
+    panels = [reliability_panel(pd.DataFrame(shown[shown.task == task]), task_words(task), names) for task in dict.fromkeys(shown.task)]
+    chart = alt.concat(*panels, columns=2, spacing=24).resolve_scale(color="shared", shape="shared")
+    return finished(chart, "How sure, and how often right", "dashed: right as often as it says; upright lines: 95 % intervals; below: how many answers")
 
 # %% ../nbs/30_charts.ipynb #c13414ec
 def giveaway_panel(

@@ -22,11 +22,11 @@ from crashchat.evaluate import (
     BASELINES,
     HEADLINES,
     Answered,
+    answer_lists,
     answered,
     answered_tally,
     breakdowns,
     clip_lengths,
-    known_answers,
     listed_tasks,
     plain_rows,
     read_scores,
@@ -218,14 +218,14 @@ def compared_cases(
     if missing := [case_id for case_id in asked if case_id not in cases]:
         raise CrashchatError(first.settings["data"], f"has no clip of this name in its {split} split, {first.name} was asked about it",
                              "case_id", missing[0])
-    return [cases[case_id] for case_id in asked], known_answers(case for case in held if case.split in ("train", split))
+    return [cases[case_id] for case_id in asked], answer_lists(case for case in held if case.split in ("train", split))
 
 # %% ../nbs/23_compare.ipynb #911fee56
 def scored_again(
     run: Evaluation,
     cases: Sequence[Case],                  # that it was asked about
     tasks: Sequence[str],                   # task names
-    others: Mapping[str, Sequence[str]],    # closed lists, from `known_answers`
+    others: Mapping[str, Sequence[str]],    # closed lists, from `answer_lists`
 ) -> dict[str, tuple[Answered, Tally]]:     # by task; one without clips is absent
     "A run's answers, ready to be compared. Raises CrashchatError if they do not score what its scores.json holds."
     stored = {(row["task"], row["metric"]): row["value"] for row in run.scores.to_dict("records") if row["who"] == "model"}

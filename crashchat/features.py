@@ -32,7 +32,7 @@ from transformers import VideoLlama3ForConditionalGeneration
 
 from .core import Case, CrashchatError, atomic_write, fingerprint, run_ahead, usable_cores
 from .model import ModelCard
-from .preprocess import MERGE, PATCH_PX, ClipInput, kept_tokens, read_clip
+from .preprocess import MERGE, PATCH_PX, ClipInput, kept_tokens, normalised, read_clip
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,10 @@ def encode_frames(
 ) -> torch.Tensor:    # model dtype [kept tokens, vision width], before the projector, on the model's device
     "The encoder's output for the kept tokens of a clip."
     _, rows, columns = clip.grid
-    groups = zip(clip.patches.split(FRAMES_AT_ONCE * rows * columns), clip.kept.split(FRAMES_AT_ONCE), strict=True)
+    groups = zip(clip.cut.split(FRAMES_AT_ONCE * rows * columns), clip.kept.split(FRAMES_AT_ONCE), strict=True)
     return torch.cat([
-        encode_patches(model, patches, (len(kept), rows, columns))[kept.flatten().to(model.device)] for patches, kept in groups
+        encode_patches(model, normalised(cut.to(model.device)), (len(kept), rows, columns))[kept.flatten().to(model.device)]
+        for cut, kept in groups
     ])
 
 
@@ -82,7 +83,7 @@ def clip_tensors(
     }
 
 # %% ../nbs/12_features.ipynb #06933137
-PREPROCESSING = 1  # to be raised when the same clip and card come to give other patches, tokens or times
+PREPROCESSING = 2  # to be raised when the same clip and card come to give other patches, tokens or times
 
 
 def tensor_digest(

@@ -26,7 +26,7 @@ from .core import CrashchatError, Span
 Reading = Literal["published", "honest"]
 
 # %% ../nbs/20_metrics.ipynb #a15f9289
-LOWER_IS_BETTER = frozenset({"MAE [s]", "TTA MAE [s]", "start MAE [s]", "end MAE [s]", "parse failure rate"})
+LOWER_IS_BETTER = frozenset({"MAE [s]", "TTA MAE [s]", "start MAE [s]", "end MAE [s]", "parse failure rate", "ECE", "ECE calibrated"})
 DESCRIPTIVE = frozenset({"TTA truth [s]", "TTA predicted [s]"})  # neither better nor worse
 
 # %% ../nbs/20_metrics.ipynb #2ac87c15
@@ -234,7 +234,7 @@ def span_ious(
     pred: np.ndarray,   # float64 [...,2]: predicted start_s, end_s; NaN where unreadable
     truth: np.ndarray,  # float64 [...,2]: annotated start_s, end_s; broadcast against pred
 ) -> np.ndarray:        # [...]: 0 (disjoint) .. 1 (identical)
-    "Overlap of many pairs of spans; an unreadable prediction overlaps nothing."
+    "`Span.iou` of many pairs; an unreadable prediction overlaps nothing."
     overlap = np.minimum(pred[..., 1], truth[..., 1]) - np.maximum(pred[..., 0], truth[..., 0])
     outer = np.maximum(pred[..., 1], truth[..., 1]) - np.minimum(pred[..., 0], truth[..., 0])
     found = np.divide(overlap, outer, out=np.ones(outer.shape), where=outer != 0)
@@ -245,8 +245,8 @@ def span_iou(
     pred: Span,   # predicted interval, seconds from the first shown frame
     truth: Span,  # annotated interval, same clock
 ) -> float:       # 0 (disjoint) .. 1 (identical)
-    "Overlap of two time spans, over the outer span. Source: arXiv 2512.18878, evaluation of crash localization."
-    return float(span_ious(np.array([pred.start_s, pred.end_s]), np.array([truth.start_s, truth.end_s])))
+    "Overlap of two time spans, over the outer span."
+    return pred.iou(truth)
 
 # %% ../nbs/20_metrics.ipynb #3c0148a5
 THRESHOLDS = (0.3, 0.5, 0.7)  # the published table calls the share above them AP@30, AP@50, AP@70

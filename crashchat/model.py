@@ -514,12 +514,17 @@ def lora_targets(
 
 # %% ../nbs/10_model.ipynb #6c90c9f2
 def wrapped(
-    model: VideoLlama3ForConditionalGeneration,  # its layers are wrapped in place
+    model: VideoLlama3ForConditionalGeneration | PeftModel,  # its layers are wrapped in place; with an adapter, it gets another
     recipe: LoraConfig,
+    name: str = "default",  # of the adapter
 ) -> PeftModel:
     "The model in peft's wrapping, whatever is trained in float32: peft sees to the LoRA weights, and leaves the projector as the base has it."
     with without_rename_warning():
-        tuned = get_peft_model(model, recipe)
+        if isinstance(model, PeftModel):
+            tuned = model
+            tuned.add_adapter(name, recipe)
+        else:
+            tuned = get_peft_model(model, recipe, adapter_name=name)
     for tensor in tuned.parameters():
         if tensor.requires_grad:
             tensor.data = tensor.data.float()
@@ -646,23 +651,25 @@ def adapter_recipe(
 
 # %% ../nbs/10_model.ipynb #4fa313c8
 def attach(
-    model: VideoLlama3ForConditionalGeneration,  # its layers are wrapped in place
-    folder: Path,                                # of an adapter
+    model: VideoLlama3ForConditionalGeneration | PeftModel,  # its layers are wrapped in place; with an adapter, it gets another
+    folder: Path,           # of an adapter
+    name: str = "default",  # what it goes by in the model
 ) -> PeftModel:
     "The model with an adapter's weights. Raises CrashchatError naming the first key that is missing, one too many or of another shape."
     given = adapter_tensors(folder)
     recipe = adapter_recipe(folder, given)
     try:
-        tuned = wrapped(model, recipe)
+        tuned = wrapped(model, recipe, name)
     except (TypeError, ValueError) as error:
         raise CrashchatError(folder / ADAPTER_CONFIG, f"does not fit the base: {in_one_line(error)}") from error
-    wanted = {name: tensor.shape for name, tensor in get_peft_model_state_dict(tuned, save_embedding_layers=False).items()}
-    for name in sorted(wanted.keys() | given.keys()):
-        if name not in given or name not in wanted or given[name].shape != wanted[name]:
-            shape = "shape" if name in given and name in wanted else "is missing" if name in wanted else "has no place"
-            problem = f"has shape {tuple(given[name].shape)}, this base needs {tuple(wanted[name])}" if shape == "shape" else shape
-            raise CrashchatError(folder, f"was trained on another base, or is not whole: {problem}", "key", name.removeprefix(WRAPPED))
-    set_peft_model_state_dict(tuned, given)
+    held = get_peft_model_state_dict(tuned, adapter_name=name, save_embedding_layers=False)
+    wanted = {key: tensor.shape for key, tensor in held.items()}
+    for key in sorted(wanted.keys() | given.keys()):
+        if key not in given or key not in wanted or given[key].shape != wanted[key]:
+            shape = "shape" if key in given and key in wanted else "is missing" if key in wanted else "has no place"
+            problem = f"has shape {tuple(given[key].shape)}, this base needs {tuple(wanted[key])}" if shape == "shape" else shape
+            raise CrashchatError(folder, f"was trained on another base, or is not whole: {problem}", "key", key.removeprefix(WRAPPED))
+    set_peft_model_state_dict(tuned, given, adapter_name=name)
     return tuned.eval()
 
 # %% ../nbs/10_model.ipynb #7bc9b029
@@ -688,15 +695,15 @@ def adapter_card(
 
 # %% ../nbs/10_model.ipynb #33a160e5
 def add_adapter(
-    model: VideoLlama3ForConditionalGeneration,  # its layers are wrapped in place
-    folder: Path,                                # of an adapter
-) -> AdapterCard:
+    model: VideoLlama3ForConditionalGeneration | PeftModel,  # its layers are wrapped in place; with an adapter, it gets another
+    folder: Path,           # of an adapter
+    name: str = "default",  # what it goes by in the model
+) -> tuple[PeftModel, AdapterCard]:
     "Put a saved adapter on its base. Raises CrashchatError if it is none, not whole, or one for another base."
     if not (folder / ADAPTER_CONFIG).is_file():
         raise CrashchatError(folder, f"is not an adapter: no {ADAPTER_CONFIG}")
     card = adapter_card(folder, base_key(model))
-    attach(model, folder)
-    return card
+    return attach(model, folder, name), card
 
 # %% ../nbs/10_model.ipynb #496cd1b1
 def checkpoint_folder(
@@ -756,7 +763,7 @@ def load_model(
         raise CrashchatError(folder, f"cannot be loaded: {in_one_line(error)}") from error
     published = ModelCard(Path(str(path)).name, compress=bool(read_config(folder).get("use_token_compression", True)))
     card = read_card(folder, published)
-    put_on = None if adapter is None else add_adapter(model, checkpoint_folder(str(adapter)))
+    put_on = None if adapter is None else add_adapter(model, checkpoint_folder(str(adapter)))[1]
     trained_by = (put_on and put_on.sampled_by) or card.sampled_by
     shown = Sampling(card.fps, card.max_frames, trained_by if sampled_by == "model" else cast(By, sampled_by))
     return Loaded(model, tokenizer, replace(card, sampled_by=shown.by), put_on)

@@ -6,13 +6,13 @@ import pytest
 
 from crashchat import charts
 from crashchat.core import CrashchatError, Span
-from crashchat.evaluate import COLUMNS, HEADLINES
+from crashchat.evaluate import COLUMNS, HEADLINES, RELIABILITY_COLUMNS
 
 
 def marks(spec: dict) -> list[str]:
     "Every mark type of a chart, layers and panels included."
     here = [spec["mark"]["type"] if isinstance(spec["mark"], dict) else spec["mark"]] if "mark" in spec else []
-    return here + [mark for part in (*spec.get("layer", []), *spec.get("vconcat", [])) for mark in marks(part)]
+    return here + [mark for part in (*spec.get("layer", []), *spec.get("vconcat", []), *spec.get("concat", [])) for mark in marks(part)]
 
 
 def rows(spec: dict) -> list[dict]:
@@ -22,8 +22,8 @@ def rows(spec: dict) -> list[dict]:
 
 def encodings(spec: dict) -> list[dict]:
     "Every encoding with a field; the far end of a range takes its type from the near one."
-    here = [e for name, e in spec.get("encoding", {}).items() if isinstance(e, dict) and "field" in e and name != "x2"]
-    return here + [e for part in (*spec.get("layer", []), *spec.get("vconcat", [])) for e in encodings(part)]
+    here = [e for name, e in spec.get("encoding", {}).items() if isinstance(e, dict) and "field" in e and name not in ("x2", "y2")]
+    return here + [e for part in (*spec.get("layer", []), *spec.get("vconcat", []), *spec.get("concat", [])) for e in encodings(part)]
 
 
 def png_size(data: bytes) -> tuple[int, int]:
@@ -54,6 +54,13 @@ def guessed() -> pd.DataFrame:
     rows = [("source", "crash_recognition", 1.0, 0.9, 1.0, 0.6), ("length", "crash_recognition", 0.65, 0.5, 0.8, 0.6),
             ("source", "crash_description", 0.3, 0.2, 0.4, 0.1), ("length", "crash_description", np.nan, np.nan, np.nan, np.nan)]
     return pd.DataFrame(rows, columns=["name", "task", "score", "low", "high", "chance"])
+
+
+def sureness(*stages: str) -> pd.DataFrame:
+    "Two bins a stage of two tasks."
+    return pd.DataFrame([{"task": task, "who": who, "low": low, "high": low + 0.1, "confidence": low + 0.05, "share": low, "share_low": low - 0.1,
+                          "share_high": min(low + 0.2, 1.0), "count": 40} for task in ("crash_recognition", "crash_localization")
+                         for who in stages for low in (0.5, 0.9)])
 
 
 def test_timeline_frame_keeps_what_has_a_place_in_time():
@@ -153,6 +160,29 @@ def test_answers_are_added_up_from_the_most_frequent_one():
     assert shares["b, 1000 answers", 1000] == 1 and len(shares) <= 2 * charts.MOST_POINTS
 
 
+def test_reliability_has_a_panel_a_task_with_the_diagonal_and_the_counts():
+    spec = charts.reliability_chart(sureness("as answered", "calibrated")).to_dict()
+    assert [panel["vconcat"][0]["title"]["text"] for panel in spec["concat"]] == ["crash recognition", "crash localization"]
+    for panel in spec["concat"]:
+        above, below = panel["vconcat"]
+        assert marks(above) == ["line", "rule", "line", "point"] and marks(below) == ["rect"]
+        ends = spec["datasets"][above["layer"][0]["data"]["name"]]
+        assert [(end["confidence"], end["share"]) for end in ends] == [(0, 0), (1, 1)] and above["layer"][0]["mark"]["strokeDash"]
+        assert below["encoding"]["y"]["field"] == "count" and below["encoding"]["y2"] == {"datum": 0}
+        for at in ("x", "y"):
+            assert above["layer"][3]["encoding"][at]["scale"]["domain"] == [0, 1]
+        dots = above["layer"][3]["encoding"]
+        assert dots["shape"]["scale"]["range"] == ["circle", "square"] and len(set(dots["color"]["scale"]["range"])) == 2
+        bars = spec["datasets"][below["data"]["name"]]
+        assert [(round(bar["left"], 9), round(bar["right"], 9)) for bar in bars] == [(0.5, 0.55), (0.9, 0.95), (0.55, 0.6), (0.95, 1.0)]
+
+
+def test_reliability_without_a_calibration_shows_one_stage():
+    spec = charts.reliability_chart(sureness("as answered")).to_dict()
+    dots = spec["concat"][0]["vconcat"][0]["layer"][3]["encoding"]
+    assert dots["color"]["scale"]["domain"] == ["as answered"] and dots["shape"]["scale"]["range"] == ["circle"]
+
+
 @pytest.mark.parametrize(("draw", "columns"), [
     (lambda frame: charts.timeline(frame, 8.0), ["lane", "what", "start_s", "end_s"]),
     (charts.iou_distribution, ["who", "iou"]),
@@ -163,6 +193,7 @@ def test_answers_are_added_up_from_the_most_frequent_one():
     (lambda frame: charts.runs_chart(frame, ["a", "b"]), COLUMNS),
     (charts.giveaways_chart, ["name", "task", "score", "low", "high", "chance"]),
     (charts.answers_chart, ["task", "answer", "clips"]),
+    (charts.reliability_chart, RELIABILITY_COLUMNS),
 ])
 def test_an_empty_frame_gives_a_sentence(draw, columns):
     spec = draw(pd.DataFrame(columns=columns)).to_dict()
@@ -174,6 +205,7 @@ def test_an_empty_frame_gives_a_sentence(draw, columns):
     charts.recall_against_iou(overlaps(20)), charts.scores_chart(scores()), charts.empty_chart("Nothing."),
     charts.giveaways_chart(guessed()), charts.answers_chart(pd.DataFrame({"task": ["a", "a", "b"], "clips": [2, 1, 3]})),
     charts.training_curves(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "val_loss": [np.nan, 1.1]})),
+    charts.reliability_chart(sureness("as answered", "calibrated")),
 ])
 def test_every_encoding_has_a_type_and_every_chart_can_be_drawn(chart, tmp_path):
     assert all(e.get("type") for e in encodings(chart.to_dict()))

@@ -30,8 +30,8 @@ class FakeAnalyst:
     loaded: list[tuple] = []
 
     @classmethod
-    def load(cls, model="ckpt/pocket", adapter=None, device=None, questions=None):
-        cls.loaded.append((model, adapter))
+    def load(cls, model="ckpt/pocket", adapter=None, device=None, questions=None, adapters=None, answers=None):
+        cls.loaded.append((model, adapter or adapters))
         return cls()
 
     def ask(self, clip, tasks=ALL):
@@ -45,7 +45,7 @@ class FakeAnalyst:
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
     "The fake in place of the model, and a folder to work in."
-    monkeypatch.setitem(sys.modules, "crashchat.infer", SimpleNamespace(Analyst=FakeAnalyst))
+    monkeypatch.setitem(sys.modules, "crashchat.infer", SimpleNamespace(Analyst=FakeAnalyst, AnswerStore=lambda path: None))
     monkeypatch.setattr(FakeAnalyst, "loaded", [])
     monkeypatch.chdir(tmp_path)
     return FakeAnalyst
@@ -110,7 +110,8 @@ def ask_raising(*words: str):
 
 def test_ask_takes_a_model_and_an_adapter(fake):
     ask("a.mp4", "--model", "some/model", "--adapter", "runs/x/adapter")
-    assert fake.loaded == [("some/model", "runs/x/adapter")]
+    ask("a.mp4", "--model", "some/model", "--adapter", "linguistic=one", "--adapter", "perception=two")
+    assert fake.loaded == [("some/model", "runs/x/adapter"), ("some/model", {"linguistic": "one", "perception": "two"})]
 
 
 def test_parameters_are_pairs_in_either_form(monkeypatch):

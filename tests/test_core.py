@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crashchat import core
-from crashchat.core import Answer, Case, CrashchatError, Span
+from crashchat.core import Answer, Belief, Case, CrashchatError, Span
 
 
 def test_error_is_one_line_with_file_field_and_value():
@@ -71,6 +73,59 @@ def test_answer_refuses_an_unknown_key():
     row = Answer("a", "t", "q?", "text", None, model="pocket").row()
     with pytest.raises(CrashchatError, match="colour"):
         Answer.from_row({**row, "colour": 1})
+
+
+def test_an_answer_carries_its_belief_through_a_line_of_json_and_needs_none():
+    belief = Belief((Span(1.9, 4.0), Span(2.0, 4.0)), (0.7, 0.1), rest=0.2)
+    answer = Answer("a", "t", "q?", "text", Span(1.9, 4.0), model="pocket", belief=belief)
+    row = json.loads(json.dumps(answer.row()))
+    assert row["belief"] == {"values": [[1.9, 4.0], [2.0, 4.0]], "probabilities": [0.7, 0.1], "rest": 0.2}
+    assert Answer.from_row(row) == answer
+    old = {key: value for key, value in row.items() if key != "belief"}
+    assert Answer.from_row(old).belief is None and Answer.from_row({**row, "belief": None}).belief is None
+    assert Answer.from_row({**row, "value": 2}).value == 2.0 and isinstance(Answer.from_row({**row, "value": 2}).value, float)
+
+
+def test_a_row_keeps_six_digits_of_what_is_improbable():
+    row = Belief((True, False), (1 - 1.23456789e-9, 1.23456789e-9)).row()
+    assert row["probabilities"] == [1.0, 1.23457e-09]
+    assert Belief.from_row(row).tempered(10).probabilities[1] == pytest.approx(0.1138, abs=1e-3)
+
+
+@pytest.mark.parametrize("belief", [
+    {}, [], "sure", 1, {"values": [True], "probabilities": [1.0]}, {"values": [True], "probabilities": [], "rest": 1.0},
+    {"values": [True], "probabilities": [0.5], "rest": 0.1}, {"values": [True], "probabilities": [1.5], "rest": -0.5},
+    {"values": [True], "probabilities": [float("nan")], "rest": 0.0}, {"values": [{}], "probabilities": [1.0], "rest": 0.0},
+    {"values": [[2.0, 1.0]], "probabilities": [1.0], "rest": 0.0}, {"values": [[1.0]], "probabilities": [1.0], "rest": 0.0},
+    {"values": [True], "probabilities": ["x"], "rest": 0.0}, {"values": [10**400], "probabilities": [1.0], "rest": 0.0},
+])
+def test_answer_refuses_what_is_no_belief(belief):
+    row = Answer("a", "t", "q?", "text", None, model="pocket").row()
+    with pytest.raises(CrashchatError, match="answer row"):
+        Answer.from_row({**row, "belief": belief})
+
+
+beliefs = st.lists(st.floats(0, 1), min_size=2, max_size=9).filter(lambda parts: sum(parts) > 0.01).map(
+    lambda parts: Belief(tuple(range(len(parts) - 1)), tuple(part / sum(parts) for part in parts[:-1]), parts[-1] / sum(parts)))
+
+
+@given(beliefs, st.floats(0.05, 20))
+def test_a_temperature_keeps_the_whole_and_the_order(belief, temperature):
+    found = belief.tempered(temperature)
+    assert sum(found.probabilities) + found.rest == pytest.approx(1)
+    assert found.values == belief.values and belief.tempered(1).probabilities == pytest.approx(belief.probabilities)
+    for one in range(len(belief.values)):
+        for other in range(one):
+            if belief.probabilities[one] <= belief.probabilities[other]:
+                assert found.probabilities[one] <= found.probabilities[other]
+    if temperature >= 1:
+        assert max(*found.probabilities, found.rest) <= max(*belief.probabilities, belief.rest) + 1e-9
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_is_above_zero(temperature):
+    with pytest.raises(ValueError, match="must be above 0"):
+        Belief((True,), (1.0,)).tempered(temperature)
 
 
 def listing(folder: Path) -> list[str]:

@@ -14,8 +14,8 @@ import pytest
 
 from crashchat import evaluate as ev
 from crashchat import published, retrieval
-from crashchat.core import Answer, Case, CrashchatError, Span, read_jsonl
-from crashchat.tasks import ALL, TASKS
+from crashchat.core import Answer, Belief, Case, CrashchatError, Span, read_jsonl
+from crashchat.tasks import ALL, TASKS, Calibration, write_calibration
 
 SHARED = Path(__file__).parents[2] / "shared"
 ANNOTATED = SHARED / "annotations" / "crashchat"
@@ -45,7 +45,7 @@ class Fake:
         self.answer, self.name, self.adapter_name, self.sampling, self.broken = answer, name, adapter_name, sampling, broken
         self.asked = []
 
-    def ask(self, clip, tasks=ALL, *, black=False):
+    def ask(self, clip, tasks=ALL, *, black=False, grammar=True, confidence=False):
         self.asked.append((clip.case_id, tuple(tasks), black))
         if clip.case_id in self.broken:
             raise CrashchatError(clip.video, "cannot be decoded")
@@ -124,7 +124,7 @@ def test_predictions_are_written_clip_by_clip_and_resumed(tmp_path):
     cases, path, fake = make_cases(6), tmp_path / "p.jsonl", Fake(right)
 
     class Stops(Fake):
-        def ask(self, clip, tasks=ALL, *, black=False):
+        def ask(self, clip, tasks=ALL, *, black=False, grammar=True, confidence=False):
             if len(self.asked) == 3:
                 raise KeyboardInterrupt
             return super().ask(clip, tasks, black=black)
@@ -504,7 +504,7 @@ def test_parse_failures_stand_beside_every_task(tmp_path):
 
 def test_closed_lists_hold_the_answers_of_all_splits(tmp_path):
     cases = make_cases(4)
-    lists = ev.known_answers([*cases, replace(cases[0], truth={**BLUNT, "crash_description": " No  COLLISION"}), Case("x", Path("x"), {"crash_description": " "})])
+    lists = ev.answer_lists([*cases, replace(cases[0], truth={**BLUNT, "crash_description": " No  COLLISION"}), Case("x", Path("x"), {"crash_description": " "})])
     assert lists["crash_description"] == ["no collision.", "car hits truck on the road", "car hits car on the road", "No COLLISION"]
     near = Fake(lambda clip, task, black: "bus hits bus on the road" if task == "crash_description" else clip.truth[task])
     rows = ev.predict(near, cases, ALL, tmp_path / "p.jsonl")
@@ -633,3 +633,62 @@ def test_scores_that_are_not_rows_are_refused(tmp_path):
     (tmp_path / "scores.json").write_text('[{"task": "crash_recognition"}]')
     with pytest.raises(CrashchatError, match="must be a list of rows"):
         ev.read_scores(tmp_path / "scores.json")
+
+
+# ---- how sure
+
+
+class Believer(Fake):
+    "A fake that also says how sure it is, and keeps how it was asked."
+
+    def ask(self, clip, tasks=ALL, *, black=False, grammar=True, confidence=False):
+        answers = super().ask(clip, tasks, black=black)
+        self.how = {*getattr(self, "how", ()), (black, grammar, confidence)}
+        return [replace(answer, belief=Belief((answer.value,), (0.9,), 0.1)) for answer in answers] if confidence else answers
+
+
+def test_evaluation_asks_without_a_grammar_and_how_sure_only_of_the_clip(tmp_path):
+    analyst = Believer(right)
+    rows = ev.predict(analyst, make_cases(4), ALL, tmp_path / "p.jsonl")
+    ev.predict(analyst, make_cases(4), ALL, tmp_path / "b.jsonl", "black")
+    assert analyst.how == {(False, False, True), (True, False, False)}
+    assert rows[0]["belief"] == {"values": [False], "probabilities": [0.9], "rest": 0.1}
+
+
+def test_predictions_of_before_there_were_beliefs_are_read(tmp_path):
+    rows = ev.predict(Fake(right), make_cases(4), ALL, tmp_path / "p.jsonl")
+    old = [{key: value for key, value in row.items() if key != "belief"} for row in rows]
+    assert ev.given_answer(old[0]) == ev.given_answer(rows[0])
+    scores, tables = ev.calibration_scores(old, make_cases(4), ALL, Calibration({"crash_recognition": 2.0}))
+    assert not len(scores) and not len(tables) and list(scores.columns) == ev.COLUMNS and list(tables.columns) == ev.RELIABILITY_COLUMNS
+
+
+def test_calibration_error_before_and_after_by_hand(tmp_path):
+    cases = make_cases(10)
+    wrong = Believer(lambda clip, task, black: BLUNT.get(task, "0.0 - 0.5 seconds"), broken=("videos/003",))  # right of the 5 normal clips
+    rows = ev.predict(wrong, cases, ["crash_recognition", "crash_localization"], tmp_path / "p.jsonl")
+    temper = Calibration({"crash_recognition": 2.0}, "val", notes={"crash_recognition": "a word"})
+    scores, tables = ev.calibration_scores(rows, cases, ["crash_recognition", "crash_localization"], temper, bootstrap=50)
+    assert scores.metric.tolist() == ["ECE", "ECE calibrated", "ECE"] and scores.clips.tolist() == [9, 9, 4] and set(scores.who) == {"model"}
+    after = 0.9**0.5 / (0.9**0.5 + 0.1**0.5)
+    assert scores.value.tolist() == pytest.approx([0.9 - 5 / 9, after - 5 / 9, 0.9])
+    assert scores.note.tolist() == ["1 clips without a confidence", "1 clips without a confidence; temperature 2; a word; fitted on val",
+                                    "1 clips without a confidence"]
+    assert tables[["task", "who", "count"]].values.tolist() == [
+        ["crash_recognition", "as answered", 9], ["crash_recognition", "calibrated", 9], ["crash_localization", "as answered", 4]]
+
+
+def test_the_calibration_beside_the_adapter_is_judged_on_the_split(tmp_path):
+    cases, adapter, run = make_cases(24), tmp_path / "adapter", tmp_path / "run"
+    write_calibration(adapter, Calibration({task: 1.5 for task in ALL}, "val"))
+    config = ev.EvalConfig(profile="smoke", adapter=str(adapter), limit=0, bootstrap=20)
+    scores = ev.evaluate(config, Believer(right), cases, run)
+    found = scores[scores.metric.str.startswith("ECE")]
+    assert set(zip(found.task, found.metric, strict=True)) == {(task, name) for task in ALL for name in ("ECE", "ECE calibrated")}
+    for task in ALL:  # always right: being made less sure makes it worse
+        assert pick(scores, task, "ECE").value == pytest.approx(0.1) and pick(scores, task, "ECE calibrated").value > 0.1
+    tables = ev.read_scores(run / "reliability.json", ev.RELIABILITY_COLUMNS)
+    assert set(tables.who) == {"as answered", "calibrated"} and (tables.share == 1).all()
+    (adapter / "calibration.json").write_text('{"temperatures": {"crash_recognition": 0}}')
+    with pytest.raises(CrashchatError, match="temperatures.crash_recognition=0 must be above 0"):
+        ev.evaluate(config, Believer(right), cases, run)

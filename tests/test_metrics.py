@@ -217,6 +217,8 @@ def test_span_iou_is_symmetric_and_bounded(one, other):
     assert metrics.span_iou(one, other) == metrics.span_iou(other, one)
     assert 0 <= metrics.span_iou(one, other) <= 1
     assert metrics.span_iou(one, one) == 1
+    many = metrics.span_ious(np.array([[one.start_s, one.end_s]] * 2), np.array([other.start_s, other.end_s]))
+    assert many.tolist() == [one.iou(other)] * 2
 
 
 @pytest.mark.parametrize(("pred", "truth", "iou"), [

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from crashchat.core import CrashchatError, whole_folder
 from crashchat.features import encode_frames
-from crashchat.infer import answer_together
+from crashchat.infer import Branch, Vocabulary, speak
 from crashchat.model import (
     AdapterCard,
     ModelCard,
@@ -33,7 +33,7 @@ from crashchat.model import (
     train_tokenizer,
     use_liger,
 )
-from crashchat.packing import embed, join, pack, token_losses
+from crashchat.packing import embed, join, pack, read_clips, token_losses
 from crashchat.preprocess import ClipInput, clip_prefix, encode_question
 from crashchat.zoo import merge, probe_logits
 
@@ -154,7 +154,7 @@ def test_an_adapter_survives_saving_and_peft_alone_can_load_it(tmp_path):
     ids = torch.tensor([[5, 6, 7]])
     features = torch.randn(12, 96)
     ours, theirs = pocket()[1], pocket()[1]
-    assert add_adapter(ours, tmp_path / "adapter") == card
+    assert add_adapter(ours, tmp_path / "adapter")[1] == card
     theirs = PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
     with torch.no_grad():
         wanted = tuned(input_ids=ids).logits
@@ -399,7 +399,8 @@ def test_every_layout_gives_what_the_original_gives(layout):
     base = load_model(*(MODELS / name for name in folders), device="cpu")
     frames, rows, columns = clip_side["grid_sizes"][0].tolist()
     kept = torch.tensor(clip_side["keep_mask"]).view(frames, -1)
-    clip = ClipInput(torch.tensor(clip_side["pixel_values"]), (frames, rows, columns), kept, clip_side["timestamps"])
+    cut = ((torch.tensor(clip_side["pixel_values"]) / 2 + 0.5) * 255).round().to(torch.uint8)
+    clip = ClipInput(cut, (frames, rows, columns), kept, clip_side["timestamps"])
     features = encode_frames(base.model, clip)
     if "visual_features" in given:
         visual = base.model.model.projector(features).detach().numpy()
@@ -415,5 +416,6 @@ def test_every_layout_gives_what_the_original_gives(layout):
     assert losses.mean().item() == pytest.approx(given["train_loss"].item(), abs=1e-4)
     stop = token_id(base.tokenizer, "<|im_end|>")
     limit = len(given["generated"][0])
-    spoken = answer_together(base.model, prefix, features, [question], [limit], stop, token_id(base.tokenizer, "<|endoftext|>"))[0]
-    assert spoken == [token for token in given["generated"][0].tolist() if token != stop]
+    branch = Branch(0, question.tolist(), limit)
+    list(speak(read_clips(base.model, [prefix], [features]), [branch], Vocabulary(base.tokenizer), stop))
+    assert branch.spoken == [token for token in given["generated"][0].tolist() if token != stop]

@@ -81,7 +81,7 @@ def test_the_clip_that_is_meant():
 
 def info(fps: float, duration_s: float = 5.0) -> ClipInfo:
     "A clip at a rate."
-    return ClipInfo(Path("a.mp4"), 64, 48, fps, round(fps * duration_s), duration_s, "h264", "decord")
+    return ClipInfo(Path("a.mp4"), 64, 48, fps, round(fps * duration_s), duration_s, "h264")
 
 
 @pytest.mark.parametrize("rates, clip, fps", [

@@ -1,5 +1,9 @@
 import json
+import shutil
+import sys
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -8,7 +12,19 @@ from pocket import SHARED, pocket, write_video
 
 from crashchat.core import CrashchatError
 from crashchat.model import POCKET_CARD, ModelCard
-from crashchat.preprocess import clip_prefix, encode_clip, encode_question, fit_size, kept_tokens, read_clip, to_patches
+from crashchat.preprocess import (
+    clip_prefix,
+    cut_patches,
+    encode_clip,
+    encode_question,
+    fit_size,
+    kept_tokens,
+    read_clip,
+    to_patches,
+)
+
+sys.path.append(str(Path(__file__).parent / "benchmarks"))  # they are no package
+import decoding  # noqa: E402
 
 PUBLISHED = ModelCard("VideoLLaMA3-7B")
 
@@ -49,7 +65,7 @@ def test_tokens_that_do_not_change_are_left_out_and_one_stays():
     pixels[2] = pixels[1]
     pixels[3] = pixels[1]
     pixels[3, 0, 28, 0] = 140  # one pixel of one channel: 2 * 40 / 2352 = 0.03
-    kept = kept_tokens(to_patches(pixels), 4)
+    kept = kept_tokens(cut_patches(pixels), 4)
     assert kept.tolist() == [[True, True], [False, True], [True, False], [True, False]]
 
 
@@ -83,6 +99,71 @@ def test_a_sliver_of_a_video_is_refused_by_name(tmp_path):
     path = write_video(tmp_path / "thin.mp4", height=2, width=500)
     with pytest.raises(CrashchatError, match=r"thin.mp4.*too thin"):
         read_clip(path, POCKET_CARD)
+
+
+def test_whole_grey_levels_decide_as_floats_do():
+    pixels = np.random.default_rng(0).integers(0, 3, (6, 56, 84, 3), dtype=np.uint8) // 2 * 200
+    pixels[1::2] = pixels[::2]
+    for frame, (row, changes) in {1: (0, 117), 3: (28, 118), 5: (30, 119)}.items():  # 117.6 levels are a tenth of a 255th
+        pixels[frame, row, :28].reshape(-1)[:84] ^= 1
+        pixels[frame, row + 1, :28].reshape(-1)[: changes - 84] ^= 1
+    floats = to_patches(pixels).view(6, 6, -1)
+    kept = kept_tokens(cut_patches(pixels), 6)
+    change = (floats[1:] - floats[:-1]).abs().mean(-1) * 255
+    wanted = change > 0.1
+    wanted[:, 0] |= ~wanted.any(-1)
+    assert kept[0].all() and torch.equal(kept[1:], wanted)
+    assert [bool(kept[1].any()), int(kept[3].sum()), int(kept[5].sum())] == [True, 1, 1] and kept[3, 3] and kept[5, 3]
+
+
+def test_patches_are_cut_alike_from_planes_and_from_interleaved_bytes():
+    planes = np.random.default_rng(0).integers(0, 256, (2, 3, 28, 56), dtype=np.uint8)
+    seen = planes.transpose(0, 2, 3, 1)
+    assert torch.equal(cut_patches(seen), cut_patches(np.ascontiguousarray(seen)))
+    clip = encode_clip(seen, np.arange(2) / 4, compress=False)
+    assert clip.cut.dtype == torch.uint8 and torch.equal(clip.patches, to_patches(seen))
+
+
+def faulty(folder: Path) -> dict[str, Path]:
+    "Files that are no clips, by what is said of them."
+    whole = write_video(folder / "whole.mp4")
+    content = {"is empty": b"", "is not a video": b"hello\n" * 100, "cut short": whole.read_bytes()[: whole.stat().st_size * 2 // 3]}
+    paths = {words: folder / f"{number}.mp4" for number, words in enumerate(content)}
+    for words, path in paths.items():
+        path.write_bytes(content[words])
+    with av.open(str(folder / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return paths | {"holds no video, only audio": folder / "sound.mp4", "no such file": folder / "none.mp4"}
+
+
+def test_what_is_no_clip_is_refused_in_one_line(tmp_path, capfd):
+    for words, path in faulty(tmp_path).items():
+        for card in (POCKET_CARD, PUBLISHED):
+            with pytest.raises(CrashchatError, match=words) as caught:
+                read_clip(path, card)
+            assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_one_frame_is_enough_or_too_little(tmp_path):
+    path = write_video(tmp_path / "one.mp4", seconds=0.1, fps=10)
+    clip = read_clip(path, PUBLISHED)
+    assert clip.grid == (1, 8, 10) and clip.kept.all() and clip.times_s.tolist() == [0.0]
+    with pytest.raises(CrashchatError, match=r"one.mp4: duration_s=0.1 is shorter than one sampling interval, 0.25 s"):
+        read_clip(path, POCKET_CARD)
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="there is no ffmpeg program to compare with")
+def test_a_clip_is_what_full_size_frames_piped_and_shrunk_give(tmp_path):
+    for seconds, size in ((2.0, (84, 112)), (12.0, (180, 320))):  # the second is thinned to 96 frames
+        path = write_video(tmp_path / f"{seconds}.mp4", seconds=seconds, fps=30, height=size[0], width=size[1])
+        ours, theirs = decoding.ours(path, PUBLISHED), decoding.by_pipe(path, PUBLISHED)
+        decoding.check_equal_grids(ours, theirs)
+        assert decoding.apart(ours, theirs) < 2
 
 
 @pytest.mark.skipif(not (SHARED / "reference").is_dir(), reason="the recordings of the original are not here")

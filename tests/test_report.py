@@ -150,7 +150,7 @@ class Fake:
 
     name, adapter_name, sampling = "fake", "lora", "4fps<=32"
 
-    def ask(self, clip, tasks=ALL, *, black=False):
+    def ask(self, clip, tasks=ALL, *, black=False, grammar=True, confidence=False):
         said = CRASH if black else {**CRASH, **clip.truth}
         return [Answer(clip.case_id, task, TASKS[task].question, said[task], TASKS[task].parse(said[task]), self.name) for task in tasks]
 

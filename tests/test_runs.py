@@ -5,15 +5,18 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import nbformat
+import psutil
 import pytest
+from typer.testing import CliRunner
 
-from crashchat import runs
+from crashchat import cli, runs
 from crashchat.core import CrashchatError, read_json, read_jsonl, write_json
 
 TOY = '''
@@ -334,3 +337,207 @@ def test_without_a_checkout_the_message_says_where_it_was_sought(tmp_path, monke
     monkeypatch.setattr(runs.crashchat, "__file__", str(tmp_path / "site-packages" / "crashchat" / "__init__.py"))
     with pytest.raises(CrashchatError, match="nbs/apps: not found beside the package or upward from"):
         runs.project_root()
+
+
+# --- many runs of one notebook
+
+
+def test_many_runs_end_in_the_order_of_their_sets_and_a_failing_one_stops_no_other(toy, monkeypatch, capfd):
+    begun, at_once, begin = [], [], runs.begin_alone
+
+    def counting(*given):
+        at_once.append(1 + sum(process.poll() is None for process in begun))
+        begun.append(begin(*given))
+        return begun[-1]
+
+    monkeypatch.setattr(runs, "begin_alone", counting)
+    sets = [{"rows": "3"}, {"fault": "user"}, {"fault": "death"}, {"fault": "defect"}, {"rows": 1}]
+    ended = runs.launch_all(toy, sets, workers=2)
+    assert max(at_once) == 2
+    assert [run.parameters for run in ended] == sets and len({run.run_dir for run in ended}) == 5
+    assert [run.problem for run in ended[::4]] == [None, None]
+    assert [run.finished for run in runs.list_runs("runs")].count(True) == 2
+    assert ended[1].problem == "data/demo: split='train' holds no clips"
+    assert re.search(r"toy\.ipynb: its process died, perhaps for lack of memory", ended[2].problem)
+    assert re.search(r"toy\.ipynb: ZeroDivisionError: division by zero$", ended[3].problem)
+    assert "Traceback" in (ended[3].run_dir / "output.log").read_text()
+    assert "row 2" in (log := (ended[0].run_dir / "output.log").read_text()) and "all rows" in log
+    assert [row["row"] for row in read_jsonl(ended[0].run_dir / "metrics.jsonl")[1:]] == [0, 1, 2]
+    shown = capfd.readouterr().err
+    assert "toy: 5 of 5 are to run, 2 at once" in shown and f"{ended[1].run_dir} data/demo: split='train' holds no clips" in shown
+    assert "row 2" not in shown
+
+
+def test_what_has_finished_is_not_run_again_and_what_failed_is_continued(toy, capfd):
+    first = runs.launch_all(toy, [{"rows": 1}, {"fault": "user"}])
+    again = runs.launch_all(toy, [{"fault": "user"}, {"rows": 1}], workers=1)
+    assert [run.run_dir for run in again] == [first[1].run_dir, first[0].run_dir]
+    assert [run.problem is None for run in again] == [False, True]
+    assert "toy: 1 of 2 are to run, 1 at once" in capfd.readouterr().err
+    assert [len(read_jsonl(run.run_dir / "metrics.jsonl")) for run in again] == [2, 2]
+
+
+@pytest.mark.parametrize("sets, message", [
+    ([{"rows": 1}, {"row": 2}], "^toy set 2, parameters: row=2 unknown parameter; did you mean rows"),
+    ([{"rows": 1}, {}, {"rows": "many"}], "^toy set 3, parameters: rows='many' must be int"),
+    ([{"rows": 1}, {}, {"rows": "1"}], "^toy set 3: comes to the same values as set 1$"),
+])
+def test_one_wrong_set_among_many_starts_nothing(toy, tmp_path, sets, message):
+    with pytest.raises(CrashchatError, match=message):
+        runs.launch_all(toy, sets)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("how, message", [
+    ({"workers": 0}, "fan-out: workers=0 must be at least 1"), ({"engine": "dask"}, "fan-out: engine='dask' must be local or ray"),
+    ({"address": "10.0.0.1:6379"}, "fan-out: address='10.0.0.1:6379' is that of a Ray cluster: it needs engine=ray"),
+])
+def test_a_way_to_run_that_makes_no_sense_is_refused(toy, tmp_path, how, message):
+    with pytest.raises(CrashchatError, match=re.escape(message)):
+        runs.launch_all(toy, [{}], **how)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_ray_it_is_said_before_anything_starts(toy, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(CrashchatError, match=r"pip install .*\[ray\]"):
+        runs.launch_all(toy, [{}], engine="ray")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_somebody_writes_is_reported_and_the_others_run(toy, monkeypatch):
+    taken = runs.open_run(toy, *toy.resolve({"rows": 3}))
+    monkeypatch.setattr(runs.only_writer.__wrapped__, "__defaults__", (0.2,))
+    hold = "import sys, time; from crashchat.runs import only_writer\nwith only_writer(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", hold, str(taken)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        ended = runs.launch_all(toy, [{"rows": 3}, {"rows": 1}])
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    assert ended[0].run_dir is None and f"is being written by process {holder.pid}" in ended[0].problem
+    assert ended[1].problem is None
+
+
+LONG = [{"rows": 60, "pause_s": 0.1}, {"rows": 61, "pause_s": 0.1}, {"rows": 1}]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_or_killed_a_fan_out_takes_its_runs_along_and_continues(toy, toy_folder, how):
+    command = f"from toyapp import toy; from crashchat.runs import launch_all; launch_all(toy(), {LONG}, workers=2)"
+    stopped = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(logs := [log for log in toy_folder.glob("runs/*/metrics.jsonl") if len(read_jsonl(log)) > 3]) < 2:
+        assert time.monotonic() < deadline and stopped.poll() is None
+        time.sleep(0.05)
+    stopped.send_signal(how)
+    stopped.wait()
+    for log in logs:
+        with runs.only_writer(log.parent):  # its kernel lets go
+            rows = len(read_jsonl(log))
+            time.sleep(0.3)
+            assert len(read_jsonl(log)) == rows < 60
+    assert len(list(toy_folder.glob("runs/*/metrics.jsonl"))) == 2, "the third has not begun"
+    assert [run.problem for run in runs.launch_all(toy, [LONG[0], LONG[2]])] == [None, None]
+    assert {len({row["started"] for row in read_jsonl(log) if "started" in row}) for log in logs} == {1, 2}
+
+
+def test_a_run_whose_process_is_killed_says_so(toy, tmp_path):
+    folder = str(runs.open_run(toy, *toy.resolve({"rows": 100, "pause_s": 0.1})).resolve())
+    process = runs.begin_alone(str(toy.notebook), folder, {})
+    process.kill()
+    assert runs.why_it_failed(process, folder) == "its process died of SIGKILL; the same command continues"
+
+
+def test_cores_and_gpus_are_divided_among_the_runs_of_one_machine(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(runs, "usable_cores", lambda: 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,0")
+    assert runs.share_of(0, 1) == {}
+    assert [runs.share_of(slot, 2) for slot in (0, 1)] == [
+        {"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "3,0"}, {"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "1"}]
+    assert [runs.share_of(slot, 16) for slot in (0, 5)] == [
+        {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "3"}, {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "0"}]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert runs.share_of(0, 2) == {"OMP_NUM_THREADS": "4"}
+
+
+@pytest.mark.parametrize("text, message", [
+    ('{"a": 1}\n{"a": \n', "sets.jsonl line 2: is not JSON"), ('{"a": 1}\n\n3\n', "sets.jsonl line 3: line=3 must be an object of parameters"),
+    ("\n \n", "sets.jsonl: holds no set of parameters"), (b"\xff", "sets.jsonl: cannot be read"), (None, "sets.jsonl: cannot be read"),
+])
+def test_a_file_of_sets_that_cannot_be_taken_is_named_with_its_line(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "sets.jsonl").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(CrashchatError, match=message):
+        runs.read_sets(tmp_path / "sets.jsonl")
+
+
+def test_a_last_line_without_an_end_is_a_set_too(tmp_path):
+    (tmp_path / "sets.jsonl").write_text('{"seed": 1}\r\n\n{"seed": 2, "adapter": null}')
+    assert runs.read_sets(tmp_path / "sets.jsonl") == [{"seed": 1}, {"seed": 2, "adapter": None}]
+
+
+def test_what_had_ended_when_its_worker_was_lost_is_not_run_again(toy, tmp_path, monkeypatch):
+    folder = runs.open_run(toy, *toy.resolve({"fault": "user"})).resolve()
+    write_json(folder / "finished.json", {})
+    assert runs.run_as_task(str(toy.notebook), str(folder), str(tmp_path)) is None and not (folder / "output.log").exists()
+
+
+def test_a_run_is_interrupted_even_where_its_starter_ignores_it(toy):
+    folder = runs.open_run(toy, *toy.resolve({"rows": 600, "pause_s": 0.1})).resolve()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = runs.begin_alone(str(toy.notebook), str(folder), {})
+    finally:
+        signal.signal(signal.SIGINT, before)
+    deadline = time.monotonic() + 60
+    while not (folder / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.stdin.close()
+    assert process.wait(timeout=60) == 1
+    assert (folder / "output.log").read_text().splitlines()[-1] == "interrupted; the same command continues"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_on_ray_a_lost_worker_is_survived(toy, toy_folder):
+    pytest.importorskip("ray")
+    killed = []
+
+    def kill_one_worker():
+        "The worker above the kernel of the long run, once that has begun."
+        while not (logs := [log for log in toy_folder.glob("runs/*/metrics.jsonl") if len(read_jsonl(log)) > 3]):
+            time.sleep(0.05)
+        worker = psutil.Process(read_jsonl(logs[0])[0]["started"]).parent().parent()
+        killed.append(" ".join(worker.cmdline()))
+        worker.kill()
+
+    killer = threading.Thread(target=kill_one_worker, daemon=True)
+    killer.start()
+    ended = runs.launch_all(toy, [{"rows": 80, "pause_s": 0.1}, {"fault": "user"}], workers=2, engine="ray")
+    killer.join()
+    assert "ray::" in killed[0]
+    assert [run.problem for run in ended] == [None, "data/demo: split='train' holds no clips"]
+    rows = read_jsonl(ended[0].run_dir / "metrics.jsonl")
+    assert len({row["started"] for row in rows if "started" in row}) == 2 and rows[-1] == {"row": 79}
+
+
+@pytest.mark.parametrize("problems, code", [([None, None], 0), ([None, "a: b"], 1), (["a: b", "c: d"], 2)])
+def test_the_command_says_how_each_run_ended(tmp_path, monkeypatch, problems, code):
+    (tmp_path / "sets.jsonl").write_text('{"seed": 1}\n{"seed": 2}\n')
+    asked = []
+
+    def launch_all(*given):
+        asked.append(given)
+        return [runs.Launched(given[1][index], Path("runs", str(index)), problem) for index, problem in enumerate(problems)]
+
+    monkeypatch.setattr(runs, "launch_all", launch_all)
+    words = ["fan-out", "train", str(tmp_path / "sets.jsonl"), "--workers", "3", "--engine", "ray", "--address", "here"]
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == code, result.output
+    assert asked == [("train", [{"seed": 1}, {"seed": 2}], 3, "ray", "here")]
+    assert [line.split()[0] for line in result.stdout.splitlines()[:2]] == ["runs/0", "runs/1"]
+    assert all((problem or "finished") in line for problem, line in zip(problems, result.stdout.splitlines(), strict=False))

@@ -3,13 +3,14 @@
 import ast
 import inspect
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from crashchat import player as player_module
 from crashchat import workbench as workbench_module
-from crashchat.core import Answer, Case, CrashchatError, Span
+from crashchat.core import Answer, Belief, Case, CrashchatError, Span
 from crashchat.player import LaneMark, LaneSpan
 from crashchat.tasks import ALL, OWN_QUESTIONS, TASKS
 from crashchat.workbench import (
@@ -18,6 +19,7 @@ from crashchat.workbench import (
     analyst_html,
     ask_together,
     detail_html,
+    likely_ranges,
     origin_of,
     summary_html,
     timeline,
@@ -274,3 +276,42 @@ def test_observe_names_its_trait():
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "observe":
                 assert node.args and (isinstance(node.args[0], ast.Constant) or any(word.arg == "names" for word in node.keywords))
+
+
+def given(case_id, confidence=0.9, **texts):
+    "Answers about a case, as an archive holds them."
+    said = {**TEXTS, **texts}
+    return [Answer(case_id, name, "?", said[name], TASKS[name].parse(said[name]), "fake", confidence=confidence) for name in TASKS]
+
+
+def test_the_list_begins_with_what_is_to_be_looked_at():
+    before = [*given("videos/a", 0.4), *given("videos/b", crash_recognition="No"), *given("gone")]
+    workbench = Workbench(CASES, Fake(), before)
+    listed = lambda: [value for _, value in workbench.screen.cases.options]  # noqa: E731
+    assert listed() == ["videos/a", "videos/b", "videos/c"]
+    assert [label[0] for label, _ in workbench.screen.cases.options] == ["a", "\N{BLACK FLAG}", "c"]
+    workbench.screen.order.value = "Contradictions first"
+    assert listed() == ["videos/b", "videos/a", "videos/c"]
+    workbench.screen.order.value = "Least sure first"
+    assert listed() == ["videos/a", "videos/b", "videos/c"] and workbench.case_id == "videos/a"
+    assert "40%" in workbench.screen.summaries["crash_description"].value and workbench.screen.flags.value == ""
+    workbench.show("videos/b")
+    assert "contradict each other" in workbench.screen.flags.value and workbench.answer.text == "No"
+    workbench.ask("crash_recognition")
+    assert done(workbench).screen.flags.value == "" and "\N{BLACK FLAG}" not in workbench.screen.cases.options[1][0]
+
+
+def test_contradictions_are_shown_as_text():
+    workbench = Workbench(CASES, Fake(), given("videos/a", crash_recognition="No", crash_description="<script>alert(1)</script>"))
+    assert "&lt;script&gt;" in workbench.screen.flags.value and "<script>" not in workbench.screen.flags.value
+
+
+def test_where_the_model_looked_for_a_time_is_said():
+    span = Answer("a", "crash_localization", "?", "1.0 - 2.0 seconds", Span(1.0, 2.0), "fake",
+                  belief=Belief((Span(1.0, 2.0), Span(1.1, 2.5)), (0.7, 0.2), 0.1))
+    time = Answer("a", "pre_crash_localization", "?", "1.0 seconds", 1.0, "fake", belief=Belief((1.0, 5.0), (0.9, 0.1)))
+    assert likely_ranges(span) == "start 1.0 to 1.1 s; end 2.0 to 2.5 s"
+    assert likely_ranges(time) == "1.0 s"
+    assert likely_ranges(replace(time, belief=None)) == likely_ranges(replace(time, value=None)) == ""
+    assert likely_ranges(replace(time, belief=Belief((1.0,), (0.3,), 0.7))) == ""
+    assert "80 % likely" in detail_html("t", "?", Asked("", "a", span.task, "?", 0.0, 1, span), None)
