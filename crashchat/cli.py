@@ -565,7 +565,7 @@ def package_rows() -> list[tuple[str, str, str]]:  # what, found, remedy
 
     version = ".".join(map(str, sys.version_info[:3]))
     rows = [("python", version, "" if (3, 11) <= sys.version_info[:2] <= (3, 12) else "made for 3.11 and 3.12")]
-    for name in "crashchat torch transformers peft accelerate decord2 av pandas altair papermill jupyterlab".split():
+    for name in "crashchat torch transformers peft accelerate av pandas altair papermill jupyterlab".split():
         try:
             rows.append((name, metadata.version(name), ""))
         except metadata.PackageNotFoundError:

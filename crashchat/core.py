@@ -347,7 +347,7 @@ def git_revision(
         return None
 
 # %% ../nbs/00_core.ipynb #364bbb30
-PACKAGES = "accelerate altair av crashchat decord2 pandas peft torch transformers".split()  # versions that move numbers
+PACKAGES = "accelerate altair av crashchat pandas peft torch transformers".split()  # versions that move numbers
 
 
 def provenance() -> dict[str, Any]:  # plain JSON values

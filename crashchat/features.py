@@ -357,7 +357,7 @@ def fill(
     def decoded(video: Path) -> tuple[Path | None, ClipInput] | CrashchatError:  # its entry, what the encoder is shown
         try:
             entry = store and store.path(video)
-            clip = read_clip(video, card)
+            clip = read_clip(video, card, threads=1)
             if store and store.path(video) != entry:
                 raise CrashchatError(video, "changed while it was read")
             return entry, clip

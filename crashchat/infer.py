@@ -677,10 +677,11 @@ class Shelf:
         self,
         case: Case,
         black: bool,  # black frames instead
+        threads: int, # that decode, 0: as many as there are cores
     ) -> Seen:
         "Decode a clip; any thread may. Raises CrashchatError naming the clip if it cannot be read."
         content = self.content_of(case)
-        clip = read_clip(case.video, self.engine.base.card, black)
+        clip = read_clip(case.video, self.engine.base.card, black, threads)
         if self.content_of(case) != content:
             raise CrashchatError(case.video, "changed while it was read")
         return Seen(case, clip, content)
@@ -696,7 +697,7 @@ class Shelf:
         key = self.content_of(case), black
         held = self._held.pop(key, None)
         if held is None or not {route.weights_key, route.encoder_key} & {*held.readings, *held.features}:
-            seen = self.look(case, black)
+            seen = self.look(case, black, 0)
             key = seen.content, black
             held = held or Held(seen.length_s, self.engine.prefix(seen.clip), {}, {})
             held.features[route.encoder_key] = encode_frames(self.engine.model, seen.clip)
@@ -840,8 +841,8 @@ class Analyst:
         clip: Case | str | Path,
         black: bool = False,     # black frames instead
     ) -> Seen:
-        "Decode a clip; any thread may, while the model answers others. Raises CrashchatError naming the clip if it cannot be read."
-        return self._shelf.look(as_case(clip), black)
+        "Decode a clip, in one thread; several may, while the model answers others. Raises CrashchatError naming the clip if it cannot be read."
+        return self._shelf.look(as_case(clip), black, 1)
 
     def answer_all(
         self,

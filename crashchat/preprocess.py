@@ -154,6 +154,7 @@ def read_clip(
     path: str | Path,         # an existing video
     card: ModelCard,          # decides rate, frame count and size
     black: bool = False,      # replace every frame by black: the control that shows what a model sees without seeing
+    threads: int = 0,         # that decode; 0: as many as there are cores, 1: where several clips are decoded side by side
 ) -> ClipInput:
     "Decode, resize and cut up one clip for a model. Raises CrashchatError naming the file if it cannot be read."
     def size(frames: int, height: int, width: int) -> tuple[int, int]:
@@ -162,6 +163,6 @@ def read_clip(
         except ValueError as error:
             raise CrashchatError(path, str(error)) from error
 
-    shown = read_frames(path, Sampling(card.fps, card.max_frames, card.sampled_by), size)
+    shown = read_frames(path, Sampling(card.fps, card.max_frames, card.sampled_by), size, threads)
     pixels = np.zeros_like(shown.pixels) if black else shown.pixels
     return encode_clip(pixels, shown.times_s, card.compress, shown.duration_s)

@@ -259,7 +259,7 @@ class Examples:
         case, base = self.cases[visit.clip], self.base
         seen: Any = self.store.find(case.video) if self.store else None
         if seen is None:
-            shown = read_clip(case.video, base.card)
+            shown = read_clip(case.video, base.card, threads=1)
             seen = {"features": shown, "times_s": shown.times_s, "counts": shown.kept.sum(-1)}
         prefix = clip_prefix(seen["times_s"].tolist(), seen["counts"].tolist(), base.tokenizer, base.model.config.video_token_id)
         weights = [self.weights.get(task, 1.0) * visit.counts for task in visit.tasks]

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -211,6 +211,7 @@ class _Timeline:
     times_s: np.ndarray  # float64 [N], presentation times, the first is 0
     pts: np.ndarray      # int64 [N], the same in the file's own time base
     packets: _Packets
+    threads: int = 0     # that decode; 0: as many as there are cores
 
 
 def _timeline(
@@ -335,7 +336,7 @@ def _decoded(
     wanted: frozenset[int], # times of frames; others come out or do not
 ) -> Iterator[Any]:         # decoded PyAV frames, in the order they are shown
     "Frames of some packets. Raises _NotFromKeyFrame, perhaps only at the end, if they cannot be trusted."
-    stream.thread_type = "AUTO"  # several frames at once, on all cores
+    stream.thread_type = "AUTO"  # several frames at once, where there are several threads
     decoder, first = stream.codec_context, needed & ~np.roll(needed, 1)
     first[0] = False  # decoding from the beginning needs no key frame
     doubted = set(packets.stored[np.flatnonzero(first)].tolist())
@@ -373,6 +374,7 @@ def _timed(
     else:
         needed, ours = _needed(packets, wanted), frozenset(wanted.tolist())
     with _opened(timeline.info.path) as (container, stream):
+        stream.codec_context.thread_count = timeline.threads
         for number, frame in enumerate(_decoded(container, stream, packets, needed, ours)):
             place = number if packets.counted else frame.pts
             if place in times_s:
@@ -433,9 +435,10 @@ def read_frames(
     path: str | os.PathLike,   # a video file
     sampling: Sampling,        # when to look
     size: Size | None = None,  # (frames, height, width) of the clip -> (height, width) wanted; None keeps the size
+    threads: int = 0,          # that decode; 0: as many as there are cores
 ) -> Frames:                   # at most sampling.max_frames
     "Frames spread over a clip. Raises CrashchatError if it cannot be read or is shorter than one interval of the grid."
-    timeline = _timeline(path)
+    timeline = replace(_timeline(path), threads=threads)
     frames, times_s = chosen_frames(timeline.times_s, timeline.info.duration_s, sampling)
     if not len(frames):
         problem = f"is shorter than one sampling interval, {1 / sampling.fps:g} s"

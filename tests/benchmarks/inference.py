@@ -39,7 +39,7 @@ from decoding import apart, by_pipe, check_equal_grids, cores, decode_alone, one
 
 from crashchat import infer
 from crashchat.core import Answer, run_ahead, usable_cores, write_json
-from crashchat.corpus import AHEAD, BATCH_TOKENS, WINDOW, Looked, cases_in, identified, look, outcomes, pick
+from crashchat.corpus import AHEAD, BATCH_TOKENS, WINDOW, Looked, cases_in, decoders, identified, look, outcomes, pick
 from crashchat.estimate import in_use, peak_since
 from crashchat.features import encode_frames
 from crashchat.infer import Analyst, AnswerStore, Asked, Branch
@@ -74,7 +74,7 @@ class Size:
 
 
 CPU_SIZES = (
-    Size("pocket", lambda device: load_model(POCKET, device=device), archive=24),
+    Size("pocket", lambda device: load_model(POCKET, device=device), archive=48),
     Size("bench", lambda device: built(device, BENCH_TEXT, BENCH_VISION, BENCH_CARD, torch.float32), PUBLISHED_TOKENS),
 )
 GPU_SIZES = tuple(
@@ -439,7 +439,7 @@ def archive(
     rounds: int,
 ) -> dict[str, Any]:  # plain JSON values
     "Clips a second: decoding alone, the model alone, and both as the archive's engine runs them."
-    threads = min(usable_cores(), AHEAD)
+    threads = decoders()
     clips = [identified(case) for case in cases_in(archive_clips(bench.folder, ARCHIVES[what], bench.size.archive))]
     done: dict[str, list[tuple[float, float]]] = {"decode": [], "model": [], "both": []}
     differ = 0
