@@ -498,8 +498,8 @@ def test_a_clip_that_changes_while_it_is_read_is_not_stored(tmp_path, monkeypatc
     _, model = pocket()
     videos = [write_video(tmp_path / f"{number}.mp4", seed=number) for number in range(2)]
 
-    def exchanging(path, card):
-        clip = read_clip(path, card)
+    def exchanging(path, card, **given):
+        clip = read_clip(path, card, **given)
         if path == videos[0]:
             write_video(path, seed=9)
         return clip
@@ -514,7 +514,7 @@ def test_decoding_runs_no_further_ahead_than_stated(tmp_path, monkeypatch):
     videos = some_files(tmp_path, 40)
     _, clip = random_clip()
     begun, most, done = [], [], []
-    monkeypatch.setattr(features, "read_clip", lambda path, card: begun.append(path) or clip)
+    monkeypatch.setattr(features, "read_clip", lambda path, card, **_: begun.append(path) or clip)
 
     def encoding(model, clip):
         time.sleep(0.005)  # so that the decoders could run away
