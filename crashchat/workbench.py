@@ -352,8 +352,9 @@ STYLE = """<style>
 .cc-workbench .cc-columns { width: 100%; display: grid; grid-template-columns: minmax(160px, 210px) minmax(340px, 1fr) minmax(310px, 400px); grid-template-rows: 690px; gap: 18px; overflow: hidden; }
 .cc-workbench .cc-column { min-width: 0; min-height: 0; overflow: hidden; display: flex; flex-direction: column; margin: 0; }
 .cc-workbench .cc-column > *, .cc-workbench .cc-scroll > * { flex: none; max-width: 100%; margin: 0; width: auto; }
+.cc-workbench .cc-list > .widget-dropdown { margin-top: 6px; }
 .cc-workbench .cc-list > .widget-select { flex: 1; min-height: 0; }
-.cc-workbench .cc-list select { height: 100%; width: 100%; border-radius: 4px; padding: 4px; }
+.cc-workbench .cc-list > .widget-select select { height: 100%; width: 100%; border-radius: 4px; padding: 4px; }
 .cc-workbench .cc-list option { padding: 3px 4px; border-radius: 3px; }
 .cc-workbench .cc-head { display: flex; justify-content: space-between; gap: 12px; padding: 2px 0 8px; border-bottom: 1px solid var(--jp-border-color2, #ddd); margin-bottom: 10px; }
 .cc-workbench .cc-head b { font-size: 1.15em; font-weight: 600; }

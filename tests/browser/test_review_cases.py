@@ -44,7 +44,7 @@ def review(lab, page):
     cases = make_set(lab.root / "data" / "demo", {"test": 8}, seed=7)
     lab.open(page, "nbs/apps/review_cases.ipynb")
     crash = next(case for case in cases if case.truth["crash_recognition"] == "Yes")
-    page.locator(".cc-list select").select_option(crash.case_id.removeprefix("videos/"))
+    page.locator(".cc-list select[title='Cases']").select_option(crash.case_id.removeprefix("videos/"))
     page.locator(f".cc-player[aria-label*='{crash.case_id}']").wait_for()
     wait_for_clip(page)
     return page
