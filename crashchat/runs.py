@@ -352,6 +352,7 @@ def execute(
         papermill.execute_notebook(
             notebook, output, dict(values), progress_bar=False, start_timeout=120, stdout_file=sys.stdout,
             stderr_file=sys.stderr, config=encrypted, extra_arguments=[f"--IPKernelApp.exec_lines={TEXT_BARS}"],
+            coalesce_streams=True,        # of a progress bar the last state is kept
             shutdown_kernel="immediate",  # asked politely in mid-cell, as on Ctrl-C, it answers with a traceback of its own
         )
     except PapermillExecutionError as error:
