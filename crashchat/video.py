@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['log', 'VIDEO_SUFFIXES', 'AVERAGED', 'UNTIMED', 'By', 'Size', 'find_clips', 'ClipInfo', 'probe', 'Sampling',
-           'frame_times', 'chosen_frames', 'Frames', 'decoded_frames', 'read_frames', 'thumbnails']
+           'frame_times', 'chosen_frames', 'Frames', 'decoded_frames', 'read_frames', 'thumbnails', 'frames_at']
 
 # %% ../nbs/01_video.ipynb #90e0b589
 import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -455,7 +455,24 @@ def thumbnails(
     if count < 1:
         raise CrashchatError(path, "must be positive", "count", count)
     timeline = _timeline(path)
-    middles = (np.arange(count) + 0.5) * timeline.info.duration_s / count
-    frames = np.unique(np.maximum(np.searchsorted(timeline.times_s, middles + 1e-3, side="right") - 1, 0))
+    return _small(timeline, (np.arange(count) + 0.5) * timeline.info.duration_s / count, width_px)
+
+
+def frames_at(
+    path: str | os.PathLike,   # a video file
+    times_s: Sequence[float],  # when to look
+    width_px: int,             # of the pictures; the height follows
+) -> Frames:                   # each frame once, rising
+    "Small pictures of what a player shows at some times. Raises CrashchatError if it cannot be read."
+    return _small(_timeline(path), np.asarray(times_s, dtype=float), width_px)
+
+
+def _small(
+    timeline: _Timeline,
+    times_s: np.ndarray,  # float64 [T]
+    width_px: int,
+) -> Frames:
+    "The frames shown at some times, each once. Raises CrashchatError if one of them does not decode."
+    frames = np.unique(np.maximum(np.searchsorted(timeline.times_s, times_s + 1e-3, side="right") - 1, 0))
     pixels = _read(timeline, frames, lambda _, height, width: (max(round(height * width_px / width), 1), width_px))
     return Frames(timeline.times_s[frames], pixels, timeline.info.duration_s)

@@ -1,66 +1,26 @@
-"Charts validate, show what they were given in the fixed colours, and have a sentence for an empty frame."
+"Charts of clips validate, show what they were given in the fixed colours, and have a sentence for an empty frame."
 
+from base64 import b64decode
+from io import BytesIO
+from pathlib import Path
+
+import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
+from chart_specs import encodings, marks, png_size, rows
+from PIL import Image
 
 from crashchat import charts
-from crashchat.core import CrashchatError, Span
-from crashchat.evaluate import COLUMNS, HEADLINES, RELIABILITY_COLUMNS
-
-
-def marks(spec: dict) -> list[str]:
-    "Every mark type of a chart, layers and panels included."
-    here = [spec["mark"]["type"] if isinstance(spec["mark"], dict) else spec["mark"]] if "mark" in spec else []
-    return here + [mark for part in (*spec.get("layer", []), *spec.get("vconcat", []), *spec.get("concat", [])) for mark in marks(part)]
-
-
-def rows(spec: dict) -> list[dict]:
-    "Every inlined row."
-    return [row for dataset in spec["datasets"].values() for row in dataset]
-
-
-def encodings(spec: dict) -> list[dict]:
-    "Every encoding with a field; the far end of a range takes its type from the near one."
-    here = [e for name, e in spec.get("encoding", {}).items() if isinstance(e, dict) and "field" in e and name not in ("x2", "y2")]
-    return here + [e for part in (*spec.get("layer", []), *spec.get("vconcat", []), *spec.get("concat", [])) for e in encodings(part)]
-
-
-def png_size(data: bytes) -> tuple[int, int]:
-    "Width and height in the header of a PNG."
-    assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-
+from crashchat.core import Answer, Belief, CrashchatError, Span
 
 LANES = {"truth": {"crash_recognition": True, "pre_crash_localization": 2.0, "crash_localization": Span(4.0, 6.0)},
          "prediction": {"crash_description": "car hits car", "pre_crash_localization": None, "crash_localization": Span(4.5, 9.5)}}
 
 
-def scores() -> pd.DataFrame:
-    "A full score table with distinct values."
-    found = [{"task": task, "metric": metric, "value": 0.3 + 0.1 * i, "low": 0.2 + 0.1 * i, "high": 0.4 + 0.1 * i, "who": who}
-             for task, metrics in HEADLINES.items() for metric in (*metrics, "ROUGE-1")
-             for i, who in enumerate(("best constant", "black frames", "model", "homogeneous"))]
-    return pd.DataFrame(found, columns=COLUMNS)
-
-
 def overlaps(clips: int) -> pd.DataFrame:
     "One IoU a clip for the model and for black frames."
     return pd.DataFrame({"who": ["model"] * clips + ["black frames"] * clips, "iou": [*np.linspace(0, 1, clips), *[0.0] * clips]})
-
-
-def guessed() -> pd.DataFrame:
-    "Two tasks with checks, one of them without a score."
-    rows = [("source", "crash_recognition", 1.0, 0.9, 1.0, 0.6), ("length", "crash_recognition", 0.65, 0.5, 0.8, 0.6),
-            ("source", "crash_description", 0.3, 0.2, 0.4, 0.1), ("length", "crash_description", np.nan, np.nan, np.nan, np.nan)]
-    return pd.DataFrame(rows, columns=["name", "task", "score", "low", "high", "chance"])
-
-
-def sureness(*stages: str) -> pd.DataFrame:
-    "Two bins a stage of two tasks."
-    return pd.DataFrame([{"task": task, "who": who, "low": low, "high": low + 0.1, "confidence": low + 0.05, "share": low, "share_low": low - 0.1,
-                          "share_high": min(low + 0.2, 1.0), "count": 40} for task in ("crash_recognition", "crash_localization")
-                         for who in stages for low in (0.5, 0.9)])
 
 
 def test_timeline_frame_keeps_what_has_a_place_in_time():
@@ -80,12 +40,78 @@ def test_timeline_shows_lanes_in_their_colours_on_an_axis_in_seconds():
     colours = {row["lane"]: row["colour"] for row in rows(spec) if "colour" in row}
     assert colours == {"annotated": "#0072B2", "model": "#D55E00"}
     assert {"first cue 2.0 s, crash 4.0 – 6.0 s", "crash 4.5 – 9.5 s"} == {row["words"] for row in rows(spec) if "colour" not in row}
-    assert charts.REVIEWER == "#009E73"
+
+
+def test_every_lane_has_a_colour_and_a_row_of_its_own():
+    frame = charts.timeline_frame({lane: {"crash_localization": Span(1.0, 2.0)} for lane in reversed(charts.LANES)})
+    spec = charts.timeline(frame, 8.0).to_dict()
+    drawn = {row["lane"]: (row["y"], row["colour"]) for row in rows(spec) if "colour" in row}
+    assert drawn == {title: (20 + 40 * place, charts.LANE_COLOURS[lane]) for place, (lane, title) in enumerate(charts.LANES.items())}
+    assert len(set(charts.LANE_COLOURS.values())) == 4 and set(charts.LANE_COLOURS) == set(charts.LANES)
+    y = next(e for e in encodings(spec) if e["field"] == "y")
+    assert y["scale"]["domain"] == [160, 0] and y["axis"]["values"] == [20, 60, 100, 140]
 
 
 def test_timeline_of_an_instant_is_still_visible():
     frame = charts.timeline_frame({"truth": {"crash_localization": Span(3.0, 3.0)}})
     assert "tick" in marks(charts.timeline(frame, 8.0).to_dict())
+
+
+def test_timeline_refuses_an_unknown_lane():
+    with pytest.raises(CrashchatError, match="lane='guess'"):
+        charts.timeline(charts.timeline_frame({"guess": {"crash_localization": Span(1.0, 2.0)}}), 8.0)
+
+
+def believing(task: str, belief: Belief | None) -> Answer:
+    "An answer of which only the belief matters."
+    return Answer("clip", task, "", "", None, "fake", belief=belief)
+
+
+SURE = believing("crash_localization", Belief((Span(2.0, 4.0), Span(2.1, 4.0), Span(2.5, 5.0)), (0.6, 0.2, 0.1), 0.1))
+
+
+def test_density_is_laid_out_tenth_by_tenth():
+    frame = charts.density_frame({"prediction": [SURE]})
+    start = frame[frame.moment == "start"]
+    assert start.time_s.tolist() == [1.9, 2.0, 2.1, 2.2, 2.4, 2.5, 2.6]  # where nothing is listed, nothing is likely
+    assert start.density.tolist() == pytest.approx([0, 6, 2, 0, 0, 1, 0])
+    assert start.time_s[start.inside].tolist() == [2.0, 2.1]  # the shortest stretch with 80 %
+    end = frame[frame.moment == "end"]
+    assert end.density[end.time_s == 4.0].tolist() == pytest.approx([8]) and end.time_s[end.inside].tolist() == [4.0]
+    assert (frame.density / charts.TENTHS).groupby(frame.moment).sum().tolist() == pytest.approx([0.9, 0.9])
+
+
+def test_density_is_of_what_has_a_place_in_time():
+    others = [believing("crash_recognition", Belief((True, False), (0.9, 0.1))), believing("crash_description", Belief(("a", "b"), (0.5, 0.5))),
+              believing("crash_localization", None), believing("crash_localization", Belief((), (), 1.0))]
+    assert charts.density_frame({"prediction": others}).to_dict("list") == {name: [] for name in ("lane", "moment", "time_s", "density", "inside")}
+    cue = charts.density_frame({"second": [believing("pre_crash_localization", Belief((0.0,), (0.5,), 0.5))]})
+    assert cue.values.tolist() == [["second", "cue", 0.0, 5.0, False], ["second", "cue", 0.1, 0.0, False]]  # 80 % are nowhere
+
+
+def test_curves_stand_above_their_lane_as_high_as_it_and_their_interval_between():
+    density = charts.density_frame({"prediction": [SURE, believing("pre_crash_localization", Belief((1.0, 1.1), (0.5, 0.5)))]})
+    spec = charts.timeline(charts.timeline_frame(LANES), 8.0, density).to_dict()
+    assert marks(spec)[:3] == ["area", "line", "rule"]
+    area, line, bars = spec["layer"][:3]
+    held = pd.DataFrame(spec["datasets"][area["data"]["name"]])
+    truth_y, model_y = (next(row["y"] for row in rows(spec) if "what" in row and row["lane"] == lane) for lane in ("annotated", "model"))
+    assert (held.foot < model_y - charts.BAR_PX / 2).all() and (held.y > truth_y + charts.BAR_PX / 2).all()
+    assert held.groupby("moment").y.min().nunique() == 1  # as high as one another
+    dashes = line["encoding"]["strokeDash"]["scale"]
+    assert dashes["domain"] == ["start", "end", "cue"] and dashes["range"] == [[1, 0], [6, 3], [1.5, 3]]
+    most = {row["moment"]: row for row in spec["datasets"][bars["data"]["name"]]}
+    assert [(most[moment]["time_s"], most[moment]["end_s"]) for moment in ("start", "end", "cue")] == [(2.0, 2.1), (4.0, 4.0), (1.0, 1.1)]
+    assert all(row["foot"] < row["y"] < model_y - charts.BAR_PX / 2 for row in most.values())
+    assert {row["colour"] for row in most.values()} == {charts.PREDICTION}
+
+
+def test_curves_alone_make_a_lane_and_stay_small():
+    listed = [(Span(start / 10, end / 10), 1.0) for start in range(0, 200, 4) for end in range(start + 1, 200, 4)]
+    belief = Belief(tuple(span for span, _ in listed), tuple(share / len(listed) for _, share in listed))
+    chart = charts.timeline(charts.timeline_frame({}), 20.0, charts.density_frame({lane: [believing("crash_localization", belief)]
+                                                                                   for lane in ("prediction", "second")}))
+    assert len(chart.to_json(indent=None)) < 120_000 and marks(chart.to_dict()) == ["area", "line", "rule"]
 
 
 def test_iou_distribution_counts_every_clip_once():
@@ -104,96 +130,10 @@ def test_recall_curve_equals_counting():
     assert "line" in marks(spec)
 
 
-def test_training_curves_thin_the_loss_and_keep_every_validation():
-    steps = np.arange(1, 5001)
-    frame = pd.DataFrame({"step": steps, "loss": np.exp(-steps / 900.0), "val_loss": [0.5 if s % 50 == 0 else np.nan for s in steps]})
-    shown = rows(charts.training_curves(frame).to_dict())
-    assert sum(row["series"] == "validation" for row in shown) == 100
-    training = [row for row in shown if row["series"] == "training"]
-    assert 100 <= len(training) <= charts.MOST_POINTS
-    assert np.mean([row["loss"] for row in training]) == pytest.approx(frame.loss.mean(), rel=0.01)
-    only_loss = charts.training_curves(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0]})).to_dict()
-    assert {row["series"] for row in rows(only_loss)} == {"training"}
-
-
-def test_scores_chart_shows_headlines_of_three_with_intervals():
-    spec = charts.scores_chart(scores()).to_dict()
-    shown = rows(spec)
-    assert {row["who"] for row in shown} == {"model", "black frames", "best constant"}
-    assert len(shown) == 3 * sum(map(len, HEADLINES.values()))
-    assert {"rule", "point"} <= set(marks(spec))
-    assert len(spec["vconcat"]) == 2
-    titles = {e["field"]: e["title"] for part in spec["vconcat"] for e in encodings(part) if e.get("title") and e["field"] == "value"}
-    assert titles["value"] == "seconds, less is better"
-    colour = next(e for e in encodings(spec) if e["field"] == "who" and "range" in e.get("scale", {}))
-    assert dict(zip(colour["scale"]["domain"], colour["scale"]["range"], strict=True)) == charts.WHO_COLOURS
-
-
-def test_runs_chart_shows_runs_in_the_order_given_and_the_best_constant():
-    frame = scores().replace({"who": {"model": "second", "black frames": "first"}})
-    spec = charts.runs_chart(frame, ["second", "first"]).to_dict()
-    assert {row["who"] for row in rows(spec)} == {"second", "first", "best constant"}
-    colour = next(e for e in encodings(spec) if e["field"] == "who" and "range" in e.get("scale", {}))
-    assert colour["scale"]["domain"] == ["second", "first", "best constant"]
-    assert colour["scale"]["range"][2] == charts.CONSTANT and len(set(colour["scale"]["range"])) == 3
-
-
-def test_scores_chart_without_errors_in_seconds_and_with_absent_values():
-    frame = scores()
-    frame.loc[frame.metric == "MAE [s]", "value"] = np.nan
-    assert len(charts.scores_chart(frame).to_dict()["vconcat"]) == 1
-
-
-def test_giveaways_have_a_panel_a_task_with_its_chance_and_what_lies_above_it_in_colour():
-    spec = charts.giveaways_chart(guessed()).to_dict()
-    assert [panel["title"]["text"] for panel in spec["vconcat"]] == ["crash recognition", "crash description"]
-    assert {mark for panel in spec["vconcat"] for mark in marks(panel)} == {"rule", "point"}
-    assert {(row["name"], row["chance"]): row["colour"] for row in rows(spec)} == {
-        ("source", 0.6): charts.PREDICTION, ("length", 0.6): charts.CONSTANT, ("source", 0.1): charts.PREDICTION}
-    assert {e["field"]: e["scale"]["domain"] for e in encodings(spec) if e["field"] in ("score", "chance")} == {"score": [0, 1], "chance": [0, 1]}
-
-
-def test_answers_are_added_up_from_the_most_frequent_one():
-    spec = charts.answers_chart(pd.DataFrame({"task": ["a"] * 3 + ["b"] * 1000, "clips": [1, 2, 1] + [1] * 1000})).to_dict()
-    shares = {(row["who"], row["answers"]): row["share"] for row in rows(spec)}
-    assert [shares["a, 3 answers", place] for place in (1, 2, 3)] == [0.5, 0.75, 1]
-    assert shares["b, 1000 answers", 1000] == 1 and len(shares) <= 2 * charts.MOST_POINTS
-
-
-def test_reliability_has_a_panel_a_task_with_the_diagonal_and_the_counts():
-    spec = charts.reliability_chart(sureness("as answered", "calibrated")).to_dict()
-    assert [panel["vconcat"][0]["title"]["text"] for panel in spec["concat"]] == ["crash recognition", "crash localization"]
-    for panel in spec["concat"]:
-        above, below = panel["vconcat"]
-        assert marks(above) == ["line", "rule", "line", "point"] and marks(below) == ["rect"]
-        ends = spec["datasets"][above["layer"][0]["data"]["name"]]
-        assert [(end["confidence"], end["share"]) for end in ends] == [(0, 0), (1, 1)] and above["layer"][0]["mark"]["strokeDash"]
-        assert below["encoding"]["y"]["field"] == "count" and below["encoding"]["y2"] == {"datum": 0}
-        for at in ("x", "y"):
-            assert above["layer"][3]["encoding"][at]["scale"]["domain"] == [0, 1]
-        dots = above["layer"][3]["encoding"]
-        assert dots["shape"]["scale"]["range"] == ["circle", "square"] and len(set(dots["color"]["scale"]["range"])) == 2
-        bars = spec["datasets"][below["data"]["name"]]
-        assert [(round(bar["left"], 9), round(bar["right"], 9)) for bar in bars] == [(0.5, 0.55), (0.9, 0.95), (0.55, 0.6), (0.95, 1.0)]
-
-
-def test_reliability_without_a_calibration_shows_one_stage():
-    spec = charts.reliability_chart(sureness("as answered")).to_dict()
-    dots = spec["concat"][0]["vconcat"][0]["layer"][3]["encoding"]
-    assert dots["color"]["scale"]["domain"] == ["as answered"] and dots["shape"]["scale"]["range"] == ["circle"]
-
-
 @pytest.mark.parametrize(("draw", "columns"), [
     (lambda frame: charts.timeline(frame, 8.0), ["lane", "what", "start_s", "end_s"]),
     (charts.iou_distribution, ["who", "iou"]),
     (charts.recall_against_iou, ["who", "iou"]),
-    (charts.training_curves, ["step", "loss", "val_loss"]),
-    (charts.training_curves, []),
-    (charts.scores_chart, COLUMNS),
-    (lambda frame: charts.runs_chart(frame, ["a", "b"]), COLUMNS),
-    (charts.giveaways_chart, ["name", "task", "score", "low", "high", "chance"]),
-    (charts.answers_chart, ["task", "answer", "clips"]),
-    (charts.reliability_chart, RELIABILITY_COLUMNS),
 ])
 def test_an_empty_frame_gives_a_sentence(draw, columns):
     spec = draw(pd.DataFrame(columns=columns)).to_dict()
@@ -201,11 +141,9 @@ def test_an_empty_frame_gives_a_sentence(draw, columns):
 
 
 @pytest.mark.parametrize("chart", [
-    charts.timeline(charts.timeline_frame(LANES), 8.0), charts.iou_distribution(overlaps(20)),
-    charts.recall_against_iou(overlaps(20)), charts.scores_chart(scores()), charts.empty_chart("Nothing."),
-    charts.giveaways_chart(guessed()), charts.answers_chart(pd.DataFrame({"task": ["a", "a", "b"], "clips": [2, 1, 3]})),
-    charts.training_curves(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "val_loss": [np.nan, 1.1]})),
-    charts.reliability_chart(sureness("as answered", "calibrated")),
+    charts.timeline(charts.timeline_frame(LANES), 8.0), charts.timeline(charts.timeline_frame(LANES), 8.0, charts.density_frame({"second": [SURE]})),
+    charts.iou_distribution(overlaps(20)),
+    charts.recall_against_iou(overlaps(20)), charts.empty_chart("Nothing."),
 ])
 def test_every_encoding_has_a_type_and_every_chart_can_be_drawn(chart, tmp_path):
     assert all(e.get("type") for e in encodings(chart.to_dict()))
@@ -224,21 +162,47 @@ def test_markup_in_a_name_stays_text_in_the_picture():
     assert "<script" not in drawn and "&lt;script" in drawn
 
 
+def test_overlaps_of_many_clips_stay_small():
+    for draw in (charts.iou_distribution, charts.recall_against_iou):
+        assert len(draw(overlaps(18_000)).to_json(indent=None)) < 40_000
+
+
+def test_picture_has_a_palette_with_the_very_colours():
+    chart = charts.timeline(charts.timeline_frame(LANES), 8.0)
+    data = charts.chart_png(chart)
+    picture = Image.open(BytesIO(data))
+    assert picture.mode == "P" and len(data) < 50_000
+    found = {"#{:02X}{:02X}{:02X}".format(*colour) for _, colour in picture.convert("RGB").getcolors()}
+    assert {"#FFFFFF", charts.TRUTH, charts.PREDICTION} <= found
+
+
 def test_other_file_kinds_are_refused_and_nothing_is_left(tmp_path):
-    with pytest.raises(CrashchatError, match="path='.jpg'"):
-        charts.save_chart(charts.empty_chart("Nothing."), tmp_path / "chart.jpg")
+    for name in ("chart.jpg", "chart", "chart.png.txt"):
+        with pytest.raises(CrashchatError, match=f"path='{Path(name).suffix}'"):
+            charts.save_chart(charts.empty_chart("Nothing."), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_offline_renderer_carries_its_own_vega():
-    import altair as alt
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CrashchatError, match=r"file/chart\.svg: cannot be written"):
+        charts.save_chart(charts.empty_chart("Nothing."), tmp_path / "file" / "chart.svg")
 
+
+def test_offline_renderer_carries_its_own_vega():
     before = alt.renderers.active, dict(alt.renderers.options)
     try:
         charts.enable_offline()
-        assert alt.renderers.active == "jupyter" and alt.renderers.options == {"offline": True}
+        assert alt.renderers.active == "jupyter" and alt.renderers.options == {"offline": True, "embed_options": charts.EMBED_OPTIONS}
         charts.enable_offline(live=False)
-        shown = charts.empty_chart("Nothing.")._repr_mimebundle_()
-        assert "image/png" in (shown[0] if isinstance(shown, tuple) else shown)
+        content, size = charts.empty_chart("Nothing.")._repr_mimebundle_()
+        width, height = png_size(b64decode(content["image/png"]))
+        assert size["image/png"] == {"width": width // 2, "height": height // 2}  # as large as it is live, and twice as sharp
     finally:
         alt.renderers.enable(before[0], **before[1])
+
+
+def test_pictures_of_every_kind_of_chart_can_be_kept():
+    single = alt.Chart(overlaps(5)).mark_point().encode(x="iou:Q")
+    for chart in (single, single + single, single & single, single | single, alt.concat(single, columns=2)):
+        assert "image/png" in charts.picture_of(chart.to_dict())[0]

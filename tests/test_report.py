@@ -1,18 +1,24 @@
 "Reports are whole, need nothing from elsewhere, and show hostile text as text."
 
 import base64
+import os
 import re
+import struct
+from dataclasses import replace
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import av
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from crashchat import evaluate as ev
 from crashchat import report
-from crashchat.core import Answer, Case, CrashchatError, Span, append_jsonl, write_json
+from crashchat.core import Answer, Belief, Case, CrashchatError, Span, append_jsonl, fingerprint, write_json
+from crashchat.reviews import Review, Reviews
 from crashchat.tasks import ALL, TASKS
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
@@ -78,8 +84,18 @@ def checked(path: Path) -> Page:
     return page
 
 
+def drawings(page: Page) -> list[str]:
+    "The charts of a page as SVG text."
+    return [base64.b64decode(address.split(",")[1]).decode() for address in page.addresses if "svg" in address]
+
+
+def part_of(page: Page, first: str, last: str) -> str:
+    "The visible text between two headings."
+    return page.text.split(first)[1].split(last)[0]
+
+
 def test_case_report_shows_everything_about_a_case(clip, tmp_path):
-    case = Case("videos/a", clip, CRASH, source="simulated")
+    case = Case("videos/a", clip, CRASH, source="simulated", facts={"crash_type": "car hits truck", "light": "night"})
     given = answers_about(case, crash_localization="1.2 - 2.0 seconds", pre_crash_localization="soon", causal_reasoning="No idea.")
     given.append(Answer(case.case_id, "free", "What colour is the car?", "white", "white", "fake", "lora", "4fps<=32", 0.8125))
     path = report.case_report(case, given, tmp_path / "case.html", notice="The fake knows nothing.")
@@ -88,24 +104,171 @@ def test_case_report_shows_everything_about_a_case(clip, tmp_path):
     for task, row in TASKS.items():
         assert row.title in page.text and row.question in page.text and CRASH[task] in page.text
     for words in ("IoU 0.75", "could not be read; counts as wrong", "No idea.", "as annotated", "What colour is the car?", "white",
-                  "confidence 0.81", "Answered by fake, lora, frames 4fps<=32.", "2.0 s, from simulated"):
+                  "confidence 81 %", "read as from 1.2 s to 2.0 s", "a.mp4, 2.0 s, from simulated, crash type: car hits truck, light: night"):
         assert words in page.text
+    drawn, = drawings(page)
+    assert "#0072B2" in drawn and "#D55E00" in drawn and "crash 1.2 – 1.8 s" in drawn and "#009E73" not in drawn
+    assert "What reviewers said" not in page.text and "contradict" not in page.text
+
+
+def test_a_page_says_where_it_comes_from(clip, tmp_path):
+    case = Case("videos/a", clip, CRASH)
+    page = checked(report.case_report(case, answers_about(case), tmp_path / "case.html"))
+    source = page.text.split("Where this comes from")[1]
+    for words in ("a.mp4, 96x64 px, 10 frames a second, h264", f"SHA-256 begins with {fingerprint(clip)}", "fake, adapter lora; frames 4fps<=32; no confidence",
+                  "Written 20", "by crashchat ", "git revision ", "torch "):
+        assert words in source
+
+
+def test_key_frames_stand_at_the_moments_that_matter(clip, tmp_path):
+    case = Case("videos/a", clip, CRASH)  # ten frames a second; the clip ends at 2.0 s
+    given = answers_about(case, crash_localization="1.2 - 2.0 seconds", pre_crash_localization="9.9 seconds")
+    page = checked(report.case_report(case, given, tmp_path / "case.html"))
     frames = [address for address in page.addresses if address.startswith("data:image/jpeg")]
-    assert len(frames) == 8 and base64.b64decode(frames[0].split(",")[1])[:2] == b"\xff\xd8"
-    drawn = next(base64.b64decode(address.split(",")[1]).decode() for address in page.addresses if "svg" in address)
-    assert "#0072B2" in drawn and "#D55E00" in drawn and "crash 1.2 – 1.8 s" in drawn
+    assert len(set(frames)) == len(frames) == 10 and base64.b64decode(frames[0].split(",")[1])[:2] == b"\xff\xd8"
+    assert page.text.split("2.0 s ", 1)[1].startswith(
+        "0.1 s 0.3 s 0.6 s 0.8 s first cue, annotated 1.1 s 1.2 s start, annotated start, model 1.3 s 1.6 s 1.8 s end, annotated 1.9 s end, model")
+    assert "9.9 s in a clip of 2.0 s" in page.text  # said, though there is no picture of it
+
+
+def test_pictures_of_a_turned_clip_stand_upright(clip, tmp_path):
+    content = bytearray(clip.read_bytes())
+    place = content.index(b"tkhd") + 44
+    content[place : place + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    (tmp_path / "turned.mp4").write_bytes(content)
+    page = checked(report.case_report(Case("a", tmp_path / "turned.mp4"), [], tmp_path / "case.html"))
+    picture = np.asarray(Image.open(BytesIO(base64.b64decode(page.addresses[0].split(",")[1]))).convert("L"))
+    assert picture.shape == (480, 320)  # the clip is 96 wide and 64 high
+    white = np.argwhere(picture > 128).mean(axis=0) / picture.shape
+    assert white[0] < 0.3 and 0.4 < white[1] < 0.7  # the square begins at the left, which is now the top
+
+
+def test_times_to_show_are_even_where_nobody_names_a_moment():
+    assert report.times_to_show(8.0, []) == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5]
+    named = [report.Moment(time_s, "truth", "start") for time_s in (-1.0, 0.3, 2.0, 8.1, 8.2)]
+    assert report.times_to_show(8.0, named) == [0.3, 1.5, 2.0, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.1]
+
+
+@pytest.mark.parametrize("value, words", [
+    (None, "could not be read; counts as wrong"), (True, "a crash"), (False, "no crash"), (Span(1.9, 4.0), "from 1.9 s to 4.0 s"),
+    (1.5, "1.5 s"), (0.0, "0.0 s"), ("car hits truck", "")])
+def test_reading_words(value, words):
+    assert report.reading_words(Answer("a", "free", "?", "said", value, "m")) == words
+
+
+def test_what_a_model_believes_is_drawn_and_said(clip, tmp_path):
+    case = Case("videos/a", clip, CRASH)
+    cue = Belief((0.8, 0.9, 1.5), (0.5, 0.4, 0.1))
+    span = Belief((Span(1.2, 1.8), Span(1.2, 1.9)), (0.6, 0.4))
+    given = [replace(one, belief={"pre_crash_localization": cue, "crash_localization": span}.get(one.task)) for one in answers_about(case)]
+    page = checked(report.case_report(case, given, tmp_path / "case.html"))
+    assert "80 % likely: 0.8 to 0.9 s" in page.text and "80 % likely: start 1.2 s; end 1.8 to 1.9 s" in page.text
+    assert "80 % of it" in drawings(page)[0] and page.text.count("80 % likely") == 2
+    without = drawings(checked(report.case_report(case, answers_about(case), tmp_path / "case.html")))[0]
+    assert "80 % of it" not in without
+
+
+def test_two_models_stand_side_by_side(clip, tmp_path):
+    case = Case("videos/a", clip, CRASH)
+    mine = [replace(one, adapter="times" if one.task.endswith("localization") else "texts") for one in answers_about(case)]
+    other = [replace(one, model="other", adapter=None) for one in answers_about(case, crash_recognition="No", crash_localization="1.0 - 1.5 seconds")]
+    assert report.side_by_side([*mine[:3], *other, *mine[3:]]) == [mine, other]
+    assert report.side_by_side([mine[0], other[1]]) == [[mine[0]], [other[1]]]  # another model never fills up a column
+    page = checked(report.case_report(case, [*mine, *other], tmp_path / "case.html"))
+    table = part_of(page, "question model", "Where this comes from")
+    assert table.startswith(" fake, adapter texts fake, adapter times second model other, no adapter annotated Was there a crash?")
+    assert "Yes read as a crash as annotated No read as no crash not as annotated Yes" in table
+    drawn = drawings(page)[0]
+    assert "#CC79A7" in drawn and "second model" in drawn and "crash 1.0 – 1.5 s" in drawn
+    assert "start, second model" in page.text
+    assert "Answers contradict each other (second model)" in page.text and "Answers contradict each other (model)" not in page.text
+    third = [replace(one, model="yet another") for one in other]
+    page = checked(report.case_report(case, [*mine, *other, *third], tmp_path / "case.html"))
+    assert "second model other, no adapter model 3 yet another, no adapter annotated" in page.text
+
+
+def test_answers_to_one_question_are_all_shown(clip):
+    case = Case("videos/a", clip, CRASH)
+    twice = [Answer("videos/a", "crash_recognition", words, said, said == "Yes", "fake") for words, said in (("Crash?", "Yes"), ("A crash?", "No"))]
+    row, *_ = report.case_rows(case, twice)
+    assert row.said == (tuple(twice),) and row.questions == ["Crash?", "A crash?"]
+
+
+@pytest.mark.parametrize("confidence, belief, words", [
+    (None, None, "no confidence"), (0.9, Belief((True, False), (0.9, 0.1)), "confidence not calibrated"),
+    (0.8, Belief((True, False), (0.9, 0.1)), "confidence calibrated"), (0.9, None, "not known whether the confidence is calibrated"),
+    (1.0, Belief((True,), (1.0,)), "not known whether the confidence is calibrated")])
+def test_whether_a_confidence_is_calibrated(confidence, belief, words):
+    assert report.confidence_words([Answer("a", "crash_recognition", "?", "Yes", True, "m", confidence=confidence, belief=belief)]) == words
+
+
+def reviewed(case: Case, given: list[Answer]) -> list[Review]:
+    "A change of mind, a second reviewer, a note taken back, and an answer that nobody shows."
+    by_task = {one.task: one for one in given}
+    said = [
+        Review(case.case_id, "crash_localization", "unsure", note="first thought", answer=by_task["crash_localization"], reviewer="anna"),
+        Review(case.case_id, "crash_localization", "rejected", "1.3 - 1.7 seconds", "ends\ntoo late", ("late", "check"), by_task["crash_localization"], "anna"),
+        Review(case.case_id, "crash_recognition", "accepted", answer=by_task["crash_recognition"], reviewer="ben"),
+        Review(case.case_id, "causal_reasoning", note="cannot be seen", reviewer="ben"),
+        Review(case.case_id, "causal_reasoning", reviewer="ben"),
+        Review(case.case_id, "free", "unsure", answer=Answer(case.case_id, "free", "Was it dark?", "no", "no", "elder"), reviewer="ben"),
+    ]
+    return [replace(one, review_id=number, time_utc=f"2026-11-28T10:0{number}:30.000001+00:00") for number, one in enumerate(said, 1)]
+
+
+def test_what_reviewers_said_stands_beside_the_answers_and_in_the_history(clip, tmp_path):
+    case = Case("videos/a", clip, CRASH)
+    given = answers_about(case, crash_localization="1.2 - 2.0 seconds")
+    page = checked(report.case_report(case, given, tmp_path / "case.html", reviews=reversed(reviewed(case, given))))
+    beside, history = part_of(page, "question model", "What reviewers said"), part_of(page, "What reviewers said, in order", "Where this comes from")
+    assert "rejected by anna 2026-11-28 10:02 UTC should be: 1.3 - 1.7 seconds ends too late late check" in beside
+    assert "accepted by ben 2026-11-28 10:03 UTC" in beside
+    assert "Asked freely Was it dark? not asked not annotated unsure by ben 2026-11-28 10:06 UTC about elder, no adapter: no" in beside
+    assert "first thought" not in beside and "cannot be seen" not in beside and "withdrawn" not in beside
+    assert re.findall("10:0. UTC (anna|ben)", history) == ["anna", "anna", "ben", "ben", "ben", "ben"]
+    for words in ("unsure first thought", "should be: 1.3 - 1.7 seconds", "noted cannot be seen", "withdrawn"):
+        assert words in history
+    assert history.index("first thought") < history.index("too late") < history.index("withdrawn")
+    drawn = drawings(page)[0]
+    assert "#009E73" in drawn and "crash 1.3 – 1.7 s" in drawn and "1.3 s start, reviewer" in page.text
+
+
+def test_reviews_come_straight_from_their_database(clip, tmp_path):
+    case = Case("videos/a", clip, CRASH)
+    given = answers_about(case)
+    with Reviews.open(tmp_path / "reviews.sqlite", "anna") as reviews:
+        reviews.add(Review(case.case_id, "crash_recognition", "accepted", answer=given[0]))
+        path = report.case_report(case, given, tmp_path / "case.html", reviews=reviews.history(case.case_id))
+    assert "accepted by anna 20" in checked(path).text
+
+
+def test_a_long_note_is_kept_whole(clip, tmp_path):
+    case, note = Case("videos/a", clip, CRASH), "wide" * 20_000 + " and the end"
+    given = [Review(case.case_id, "crash_recognition", note=note, reviewer="anna")]
+    assert note in checked(report.case_report(case, [], tmp_path / "case.html", reviews=given)).text
 
 
 def test_hostile_text_stays_text(tmp_path):
     video = write_clip(tmp_path / "videos" / "<img src=x onerror=alert(1)>.mp4")
-    case = Case(f"videos/{EVIL}", video, {**CRASH, "crash_description": f"truth {EVIL}"}, source=f"source {EVIL}")
+    case = Case(f"videos/{EVIL}", video, {**CRASH, "crash_description": f"truth {EVIL}"}, f"source {EVIL}", facts={f"name {EVIL}": f"fact {EVIL}"})
     given = [Answer(case.case_id, "crash_description", f"question {EVIL}", f"answer {EVIL}", f"answer {EVIL}", f"model {EVIL}",
                     f"adapter {EVIL}", f"sampling {EVIL}")]
-    path = report.case_report(case, given, tmp_path / "case.html", notice=f"notice {EVIL}")
+    about = replace(given[0], text=f"reviewed {EVIL}", model=f"other {EVIL}")
+    reviews = [Review(case.case_id, "crash_description", "rejected", f"correction {EVIL}", f"note {EVIL}", (f"tag {EVIL}",), about, f"reviewer {EVIL}", EVIL)]
+    path = report.case_report(case, given, tmp_path / "case.html", notice=f"notice {EVIL}", reviews=reviews)
     page = checked(path)
-    for word in ("truth", "source", "question", "answer", "model", "adapter", "sampling", "notice"):
+    for word in ("truth", "source", "name", "fact", "question", "answer", "model", "adapter", "sampling", "notice",
+                 "reviewed", "other", "correction", "note", "tag", "reviewer"):
         assert f"{word} {EVIL}" in page.text
     assert "<img src=x onerror=alert(1)>.mp4" in page.text and "<script" not in path.read_text()
+
+
+def test_what_is_no_text_is_still_shown(tmp_path):
+    video = tmp_path / os.fsdecode(b"caf\xe9.mp4")  # a name in an older encoding
+    case = Case(os.fsdecode(b"videos/caf\xe9"), write_clip(tmp_path / "a.mp4").rename(video), CRASH)
+    given = [Answer(case.case_id, "crash_description", "?", "half a letter \ud83d, zero \0", "x", "fake")]
+    page = checked(report.case_report(case, given, tmp_path / "case.html"))
+    assert "caf\\udce9.mp4, 2.0 s" in page.text and "half a letter \\ud83d, zero" in page.text
 
 
 def test_hostile_files_of_a_run_stay_text(tmp_path):
@@ -140,6 +303,8 @@ def test_answers_about_another_case_are_refused(clip, tmp_path):
     case = Case("videos/a", clip, CRASH)
     with pytest.raises(CrashchatError, match="case_id='videos/b'"):
         report.case_report(case, answers_about(Case("videos/b", clip)), tmp_path / "case.html")
+    with pytest.raises(CrashchatError, match="case_id='videos/b'"):
+        report.case_report(case, answers_about(case), tmp_path / "case.html", reviews=[Review("videos/b", "free", note="good")])
     with pytest.raises(CrashchatError, match="case_id='videos/b'"):
         report.run_report(tmp_path, [case], answers_about(Case("videos/b", clip)))
     assert list(tmp_path.iterdir()) == []
@@ -186,6 +351,16 @@ def test_run_report_shows_scores_charts_and_origin(run, tmp_path):
     assert "arXiv" not in page.text  # the published rows do not stand beside other clips
 
 
+def test_a_run_shows_the_reviews_of_the_clips_it_shows(run, tmp_path):
+    folder, cases = run
+    given = Fake().ask(cases[1])
+    reviews = [replace(one, case_id="videos/7") if one.task == "free" else one for one in reviewed(cases[1], given)]
+    page = checked(report.run_report(folder, cases, given, tmp_path / "run.html", reviews=iter(reviews)))
+    assert "rejected by anna" in page.text and "Reviews of clips that are not shown here: 1." in page.text
+    page = checked(report.run_report(folder, cases, given, tmp_path / "run.html"))
+    assert "by anna" not in page.text and "not shown here" not in page.text and "Written 20" in page.text
+
+
 def test_published_rows_are_shown_when_the_run_has_them(run, tmp_path):
     folder, cases = run
     real = [Case(case.case_id, case.video, case.truth, "Nexar", "test") for case in cases]
@@ -200,8 +375,6 @@ def test_published_rows_are_shown_when_the_run_has_them(run, tmp_path):
 
 def test_run_report_shows_other_baselines_and_kinds_of_clips_where_the_run_has_them(run, tmp_path):
     folder, cases = run
-    from dataclasses import replace
-
     training = [replace(case, case_id=f"train/{case.case_id}", split="train") for case in cases]
     ev.evaluate(ev.EvalConfig(bootstrap=20), Fake(), cases, tmp_path, training)
     page = checked(report.run_report(tmp_path))
@@ -257,4 +430,6 @@ def test_the_pocket_model_is_announced(clip, tmp_path):
     case = Case("videos/a", clip, CRASH)
     said = [Answer("videos/a", "crash_recognition", "?", "Yes", True, "pocket")]
     assert "simulated clips only" in Page(report.case_report(case, said, tmp_path / "a.html").read_text()).text
+    about_it = [Review("videos/a", "crash_recognition", "accepted", answer=said[0])]
+    assert "simulated clips only" in Page(report.case_report(case, [], tmp_path / "a.html", reviews=about_it).read_text()).text
     assert "simulated clips only" not in Page(report.case_report(case, answers_about(case), tmp_path / "b.html").read_text()).text

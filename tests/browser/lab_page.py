@@ -71,7 +71,7 @@ def running_lab(home: Path) -> Iterator[Lab]:
         lab.set(plugin, **values)
     folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime", "XDG_CACHE_HOME": "cache",
                "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}
-    environment = {**os.environ, **{name: str(home / folder) for name, folder in folders.items()}}
+    environment = {**os.environ, "LOGNAME": "ada", **{name: str(home / folder) for name, folder in folders.items()}}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser", "--allow-root", "--ip=127.0.0.1",
                f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={root}"]
     with open(home / "lab.log", "wb") as log:
