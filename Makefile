@@ -14,7 +14,7 @@ help:
 	@echo "make test          every check but the browser's"
 	@echo "make test-browser  the workbench in a real Chromium"
 	@echo "make notebooks     run the library notebooks and keep what their examples show"
-	@echo "make bench         training and answering with and without shared work, side by side for nbs/performance.ipynb"
+	@echo "make bench         training and answering with and without shared work, and the review room, for nbs/performance.ipynb"
 	@echo "make readme        README.md from nbs/index.ipynb"
 	@echo "make clean         remove caches and built files; data, checkpoints and runs stay"
 
@@ -51,6 +51,7 @@ bench: export OMP_NUM_THREADS = 1
 bench: .venv/installed-dev
 	$(BIN)/python tests/benchmarks/bench_training.py
 	$(BIN)/python tests/benchmarks/inference.py
+	$(BIN)/python tests/benchmarks/review.py
 	$(BIN)/python .ci/outputs.py nbs/performance.ipynb
 	$(BIN)/nbdev_clean
 

@@ -132,7 +132,7 @@ ORDERS: Mapping[str, Callable[[Standing], tuple[float, ...]] | None] = MappingPr
     "Least sure first": lambda known: (last(known.least_sure()),),
     "Contradictions first": lambda known: (-known.flags, last(known.least_sure())),
     "Least overlap first": lambda known: (last(known.iou),),
-    "Models differ first": lambda known: (-known.differs, last(known.least_sure())),
+    "Answers differ first": lambda known: (-known.differs, last(known.least_sure())),
 })
 
 # %% ../nbs/39_case_list.ipynb #397857cf

@@ -1006,14 +1006,14 @@ CSS_SCREEN = r"""
 .cc-notice.cc-error { color: #ffb4a8; }
 .cc-said { position: absolute; left: 10px; bottom: 10px; max-width: calc(100% - 40px); padding: 3px 9px; border-radius: 4px; background: #000c; color: #fff; pointer-events: none; overflow-wrap: anywhere; }
 .cc-said:empty { visibility: hidden; }
-.cc-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 12px; margin: 6px 0 8px; }
+.cc-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 7px; margin: 6px 0 8px; }
 .cc-group { display: flex; gap: 2px; }
 .cc-button { display: inline-flex; min-width: 28px; height: 26px; padding: 0; align-items: center; justify-content: center; border: 1px solid transparent; border-radius: 4px; background: none; color: inherit; font: inherit; cursor: pointer; }
 .cc-button:hover { background: var(--jp-layout-color2, #eee); }
 .cc-button[aria-pressed=true], .cc-button[aria-expanded=true] { background: var(--jp-layout-color2, #eee); border-color: currentColor; }
 .cc-button svg { width: 13px; height: 13px; fill: currentColor; }
 .cc-rate { min-width: 44px; font-variant-numeric: tabular-nums; }
-.cc-readout { flex: 1; min-width: 190px; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.cc-readout { flex: 1; min-width: 160px; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .cc-help { position: absolute; inset: 3px; z-index: 2; box-sizing: border-box; columns: 220px; column-gap: 24px; padding: 18px 22px; overflow: auto; border-radius: 6px; border: 1px solid var(--jp-border-color1, #bdbdbd); background: var(--jp-layout-color1, #fff); cursor: default; }
 .cc-player .cc-keys { margin: 0 0 16px; break-inside: avoid; }
 .cc-heading { font-weight: 600; margin-bottom: 5px; }

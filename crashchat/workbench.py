@@ -6,12 +6,13 @@
 __all__ = ['SAYS', 'STYLE', 'EXPORTS', 'FORMS', 'NO_CASES', 'timeline', 'curves', 'on_the_timeline', 'text_of', 'said_by',
            'origin_of', 'compared_html', 'line_html', 'answer_line', 'summary_html', 'flags_html', 'answer_rows',
            'detail_html', 'review_html', 'pane', 'ListPane', 'list_row', 'ReviewPane', 'AskPane', 'Screen', 'link_html',
-           'head_html', 'show_list', 'show_progress', 'show_case', 'show_answers', 'show_work', 'show_review',
-           'Workbench']
+           'head_html', 'show_list', 'show_progress', 'show_case', 'show_answers', 'show_work', 'show_verdicts',
+           'show_fields', 'Workbench']
 
 # %% ../nbs/33_workbench.ipynb #2d315511
 import difflib
 import html
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -213,7 +214,7 @@ def review_html(
     return f'<div class="cc-review">{"; ".join(said)} <span class="cc-muted">{text_of(when)} UTC</span></div>'
 
 # %% ../nbs/33_workbench.ipynb #47fcca9e
-STYLE = """<style>
+STYLE = re.sub(r"\b(TRUTH|PREDICTION|SECOND|REVIEWER)\b", lambda lane: LANES[lane[0].lower()][1], """<style>
 .cc-workbench { container-type: inline-size; width: 100%; overflow: hidden; color: var(--jp-ui-font-color1, #212121); font-family: var(--jp-ui-font-family, system-ui, sans-serif); }
 .cc-workbench select, .cc-workbench input { font-family: inherit; }
 .cc-workbench .widget-html-content { flex: 1; min-width: 0; line-height: 1.4; font-size: var(--jp-ui-font-size1, 13px); }
@@ -281,9 +282,7 @@ STYLE = """<style>
   .cc-workbench .cc-columns { grid-template-columns: 180px minmax(0, 1fr); grid-template-rows: 700px auto; }
   .cc-workbench .cc-ask { grid-column: 1 / -1; }
 }
-</style>"""
-for lane, (_, colour) in LANES.items():
-    STYLE = STYLE.replace(lane.upper(), colour)
+</style>""")
 
 # %% ../nbs/33_workbench.ipynb #da5fe080
 def pane(
@@ -514,22 +513,29 @@ def show_work(screen: Screen, session: "Workbench"):
     screen.ask.fault.value = f'<div class="cc-unread" role="alert">{text_of(fault)}</div>' if fault else ""
 
 
-def show_review(screen: Screen, session: "Workbench"):
-    "My review of the answer shown, or the draft of one, and what others think."
+def show_verdicts(screen: Screen, session: "Workbench"):
+    "My verdict on the answer shown, and what others think."
     if session.reviews is None or session.case_id is None:
         return
-    judge, mine, draft = screen.judge, session.mine, session.draft
+    judge, mine = screen.judge, session.mine
     for verdict, button in judge.verdicts.items():
         (button.add_class if mine and mine.verdict == verdict else button.remove_class)("cc-stands")
         button.disabled = session.answer is None
     judge.withdraw.disabled = mine is None
+    judge.state.value = "".join(map(review_html, session.standing(session.case_id, session.task)))
+
+
+def show_fields(screen: Screen, session: "Workbench"):
+    "What I have written and marked about the task shown, or begun to."
+    if session.reviews is None or session.case_id is None:
+        return
+    judge, mine, draft = screen.judge, session.mine, session.draft
     if draft == Draft() and mine:
         draft = Draft(None, None, mine.correction or "", mine.note, ", ".join(mine.tags))
     judge.correction.options = session.known.answers(session.task)
     judge.correction.placeholder = FORMS.get(session.task, "The answer as it should be")
     judge.correction.value, judge.note.value, judge.tags.value = draft.correction, draft.note, draft.tags
     screen.player.marked = Marked(draft.start_s, draft.end_s)
-    judge.state.value = "".join(map(review_html, session.standing(session.case_id, session.task)))
 
 # %% ../nbs/33_workbench.ipynb #533ced4b
 NO_CASES = (
@@ -558,8 +564,7 @@ class Workbench(ReviewingSession, widgets.Box):
         self.add_class("cc-workbench")
         self.children = [widgets.HTML(STYLE), self.screen.columns if self.cases else widgets.HTML(f"<p>{NO_CASES}</p>")]
         self._listen()
-        for show in (show_list, show_progress, show_case, show_answers, show_work, show_review):
-            self._draw(show)
+        self._draw(show_list, show_progress, show_case, show_answers, show_work, show_verdicts, show_fields)
 
     def show(
         self,
@@ -585,7 +590,8 @@ class Workbench(ReviewingSession, widgets.Box):
     def report(self) -> Path:
         "Write the case shown as a page, with answers and reviews. Raises CrashchatError if there is no case or it cannot be written."
         case = self._case()
-        answers = [one for second in (False, True) for one in self.answers_about(case.case_id, second)]
+        free = [row.answer for second in (False, True) if (row := self.latest("free", second)) and row.answer]
+        answers = [one for second in (False, True) for one in self.answers_about(case.case_id, second)] + free
         reviews = self.reviews.history(case.case_id) if self.reviews else ()
         path = path_below(self.folder / "reports", f"{case.case_id}.html", "report")
         return case_report(case, answers, path, reviews=reviews)
@@ -619,7 +625,7 @@ class Workbench(ReviewingSession, widgets.Box):
 
     def _listen(self):
         self.observe(lambda _: self._guarded(self._open_case), names="case_id")
-        self.observe(lambda _: self._guarded(lambda: self._draw(show_answers, show_review)), names="task")
+        self.observe(lambda _: self._guarded(lambda: self._draw(show_answers, show_verdicts, show_fields)), names="task")
         self.observe(lambda _: self._guarded(self._heard), names="count")
         self.observe(lambda change: self._guarded(lambda: self._grown({**change["old"], **change["new"]})), names="waiting")
         self.observe(lambda _: self._draw(show_work), names=["case_id", "task", "answer", "busy", "error"])
@@ -665,7 +671,7 @@ class Workbench(ReviewingSession, widgets.Box):
 
     def _open_case(self):
         self._guarded(self.refresh)  # others may have reviewed it
-        self._draw(show_case, show_answers, show_review)
+        self._draw(show_case, show_answers, show_verdicts, show_fields)
 
     def _heard(self):
         new, self._read = self.asked[self._read:], len(self.asked)
@@ -673,7 +679,7 @@ class Workbench(ReviewingSession, widgets.Box):
         self.known.forget(about)
         self.screen.list.cases.refresh()
         if self.case_id in about:
-            self._draw(show_answers, show_review)
+            self._draw(show_answers, show_verdicts)
 
     def _grown(self, waiting: Mapping[Key, str]):
         if any(case_id == self.case_id for _, case_id, _ in waiting):
@@ -684,7 +690,7 @@ class Workbench(ReviewingSession, widgets.Box):
         self.known.forget(about)
         self.screen.list.cases.refresh()
         if self.case_id in about:
-            self._draw(show_answers, show_review)
+            self._draw(show_answers, show_verdicts, show_fields)
 
     def _press(self, task: str):
         self.task = task
@@ -700,9 +706,7 @@ class Workbench(ReviewingSession, widgets.Box):
 
     def _clear(self):
         self.only = None
-        with self._drawing:  # one list in place of seven
-            self._draw(lambda screen, _: screen.list.forget())
-        self._draw(show_list)
+        self._draw(lambda screen, _: screen.list.forget(), show_list)
 
     def _mark(self):
         if self.reviews is None:

@@ -76,7 +76,7 @@ def test_filters(cases, filters, expected):
 
 
 @pytest.mark.parametrize("order, expected", [
-    ("As given", "abcd"), ("Least sure first", "abcd"), ("Contradictions first", "bacd"), ("Least overlap first", "abcd"), ("Models differ first", "abcd"),
+    ("As given", "abcd"), ("Least sure first", "abcd"), ("Contradictions first", "bacd"), ("Least overlap first", "abcd"), ("Answers differ first", "abcd"),
 ])
 def test_orders(cases, order, expected):
     assert "".join(listed(cases, order)) == expected
@@ -106,7 +106,7 @@ def test_models_that_differ_are_counted():
     session._keep([kind("", one.case_id, one.task, "?", 0.0, 1, one, None, second) for one, second in rows])
     cases = Cases(session)
     assert [cases[f"videos/{name}"].differs for name in "abcd"] == [1, 0, 0, 0]
-    assert listed(cases, "Models differ first")[0] == "a"
+    assert listed(cases, "Answers differ first")[0] == "a"
 
 
 def test_choices_and_answers_to_choose_from(cases):

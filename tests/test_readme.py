@@ -1,5 +1,6 @@
 "The README is the index notebook, its tree is the disk, its drawing names real notebooks, and its commands run."
 
+import json
 import re
 import runpy
 import shlex
@@ -109,3 +110,17 @@ def test_pictures_and_linked_files_exist():
         assert target.startswith("https://") or (ROOT / target).is_file(), target
     for path in re.findall(r"`(nbs/[\w/]+\.ipynb)`", TEXT):
         assert (ROOT / path).is_file(), path
+
+
+def test_the_guide_for_analysts_speaks_of_no_model():
+    "It explains the review room to people who know crashes and need not know what answers."
+    cells = json.loads((ROOT / "nbs" / "reviewing.ipynb").read_text())["cells"]
+    words = " ".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    terms = r"model|adapter|train|neural|inference|token|GPU|LoRA|checkpoint|learn|tun(e|ing)|embedding|logit|decod|machine"
+    assert re.findall(rf"\b(?:{terms})\w*", words, re.IGNORECASE) == []
+
+
+def test_every_picture_is_there():
+    for notebook in (ROOT / "nbs").glob("*.ipynb"):
+        for picture in re.findall(r"\]\((images/[^)]+)\)", notebook.read_text()):
+            assert (ROOT / "nbs" / picture).is_file(), f"{notebook.name}: {picture}"

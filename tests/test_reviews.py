@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sql
@@ -418,10 +419,14 @@ def as_nobody():
 
 @pytest.mark.parametrize("folder_mode", [0o777, 0o555])
 @pytest.mark.parametrize("writer_is_there", [False, True])
-def test_what_cannot_be_written_can_be_read(tmp_path, folder_mode, writer_is_there):
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    room = tmp_path / "room"
+def test_what_cannot_be_written_can_be_read(folder_mode, writer_is_there):
+    with TemporaryDirectory() as opened_to_all:  # pytest's own folders let nobody else in
+        Path(opened_to_all).chmod(0o755)
+        look_only(Path(opened_to_all) / "room", folder_mode, writer_is_there)
+
+
+def look_only(room, folder_mode, writer_is_there):
+    "A database that others may read, in a folder of some mode."
     with Reviews.open(room / "x.db", "Ann") as ann:
         kept = [ann.add(review())]
         if not writer_is_there:

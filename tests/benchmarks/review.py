@@ -66,13 +66,14 @@ NEXT = """async (key) => {
   await new Promise(requestAnimationFrame);
   return performance.now() - began;
 }"""
-# from a choice of an order to the first row that belongs to it, painted
-ORDER = """async ([order, first]) => {
+# from a choice of an order to another first row, painted
+ORDER = """async (order) => {
   const root = document.querySelector('.cc-workbench'), list = root.querySelector('.cc-choice select');
+  const first = () => root.querySelector('.cc-case-row .cc-case-name').textContent, before = first();
   const began = performance.now();
   list.value = [...list.options].find((one) => one.text === order).value;
   list.dispatchEvent(new Event('change', { bubbles: true }));
-  while (root.querySelector('.cc-case-row .cc-case-sure')?.textContent !== first) await new Promise(requestAnimationFrame);
+  while (first() === before) await new Promise(requestAnimationFrame);
   await new Promise(requestAnimationFrame);
   return performance.now() - began;
 }"""
@@ -98,11 +99,10 @@ def rounds(page, count: int) -> dict[str, list[float]]:
     for _ in range(count):
         listed.append(seconds(page, SHOWN))
         page.wait_for_function("document.querySelector('.cc-workbench video')?.readyState >= 2")
-        first.append(seconds(page, ORDER, ["Least sure first", "0%"]))
-        top = page.evaluate("document.querySelector('.cc-case-row .cc-case-sure').textContent")
-        page.evaluate("list => 0")
-        seconds(page, ORDER, ["Least overlap first", page.evaluate("document.querySelector('.cc-case-row .cc-case-sure').textContent")])
-        again.append(seconds(page, ORDER, ["Least sure first", top]))
+        first.append(seconds(page, ORDER, "Least sure first"))
+        seconds(page, ORDER, "As given")
+        again.append(seconds(page, ORDER, "Least sure first"))
+    seconds(page, ORDER, "As given")
     opened = [seconds(page, NEXT, "j") for _ in range(4 * count)]
     return {"list the cases": listed, "least sure first": first, "least sure first, again": again, "open the next case": opened[count:]}
 
