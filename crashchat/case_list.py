@@ -215,16 +215,24 @@ function render({ model, el }) {
     if (title) span.title = title;
   }
 
+  function mark() {
+    const chosen = id + "-" + model.get("chosen");
+    for (const row of space.children) {
+      row.classList.toggle("cc-chosen", row.id === chosen);
+      row.setAttribute("aria-selected", row.id === chosen);
+    }
+    box.setAttribute("aria-activedescendant", chosen);
+  }
+
   function draw() {
-    const { first, rows } = model.get("window"), chosen = model.get("chosen");
+    const { first, rows } = model.get("window");
     space.style.height = model.get("total") * ROW_PX + "px";
     space.replaceChildren(...rows.map(([name, flag, verdict, sure], index) => {
       const at = first + index, row = document.createElement("div");
-      row.className = "cc-case-row" + (at === chosen ? " cc-chosen" : "");
+      row.className = "cc-case-row";
       row.id = id + "-" + at;
       row.style.top = at * ROW_PX + "px";
       row.setAttribute("role", "option");
-      row.setAttribute("aria-selected", at === chosen);
       row.setAttribute("aria-setsize", model.get("total"));
       row.setAttribute("aria-posinset", at + 1);
       piece(row, "cc-case-name", name, name);
@@ -234,7 +242,7 @@ function render({ model, el }) {
       row.addEventListener("click", () => choose(at));
       return row;
     }));
-    box.setAttribute("aria-activedescendant", id + "-" + chosen);
+    mark();
   }
 
   function wanted() {
@@ -269,7 +277,7 @@ function render({ model, el }) {
     choose(to);
   });
   model.on("change:window change:total", () => { draw(); wanted(); });
-  model.on("change:chosen", () => { draw(); show(); wanted(); });
+  model.on("change:chosen", () => { mark(); show(); wanted(); });
   const sight = new ResizeObserver(wanted);
   sight.observe(box);
   draw();

@@ -1112,6 +1112,7 @@ class ClipTraits(anywidget.AnyWidget):
         self._strips: dict[str, Filmstrip] = {}    # key -> the pictures, once wanted
         self._needs_copy = False                   # the browser cannot have the file itself
         self._offers = 0
+        self._is_shown = False                     # a browser has asked for a clip, and will for the next
 
     def _offer(self, needs_copy: bool):
         "Tell the browser that there is a clip to ask for."
@@ -1119,6 +1120,8 @@ class ClipTraits(anywidget.AnyWidget):
         self._offers += 1
         self.clip_key = str(self._offers) if self.clip else ""
         self.status, self.error = ("Opening the clip" if self.clip else "No clip"), ""
+        if self.clip_key and self._is_shown:  # the answer sets out before the question comes
+            threading.Thread(target=_open, args=(self, self.clip_key), daemon=True).start()
 
 # %% ../nbs/31_player.ipynb #9446600e
 def _open(widget: ClipTraits, key: str):
@@ -1183,6 +1186,7 @@ class ClipWidget(ClipTraits):
         if key != self.clip_key:
             return
         if kind == "open":
+            self._is_shown = True
             threading.Thread(target=_open, args=(self, key), daemon=True).start()
         elif kind == "strip":
             threading.Thread(target=_send_strip, args=(self, key), daemon=True).start()

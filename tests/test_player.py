@@ -216,14 +216,14 @@ def test_failed_copy_leaves_nothing(tmp_path):
 
 
 def test_progress_of_a_copy_is_shown_and_a_copy_nobody_waits_for_is_given_up(tmp_path, monkeypatch):
-    seen = []
+    seen, other = [], write_clip(tmp_path / "other.mp4")
     browser = showing(write_clip(tmp_path / "a.mp4", "mpeg4"))
     browser.widget.observe(lambda change: seen.append(change.new), "status")
     browser.open()
     assert "Making a copy that the browser can play: 50 %" in seen and browser.widget.status == ""
 
     def slow(info, target, progress):
-        browser.widget.show(tmp_path / "other.mp4")
+        browser.widget.show(other)
         try:
             progress(0.5)
         finally:
@@ -236,7 +236,20 @@ def test_progress_of_a_copy_is_shown_and_a_copy_nobody_waits_for_is_given_up(tmp
     browser.ask("open")
     assert given_up.wait(60)
     with player_module._one_copy_at_a_time:  # which the next copy needs
-        assert "went on" not in seen and (browser.widget.status, browser.widget.error) == ("Opening the clip", "")
+        assert "went on" not in seen and browser.widget.error == "" and browser.widget.clip == other
+
+
+def test_once_a_browser_has_asked_the_next_clip_is_opened_before_it_asks(tmp_path):
+    browser = showing(write_clip(tmp_path / "a.mp4"))
+    browser.open()
+    opened = threading.Event()
+    browser.widget.observe(lambda change: opened.set(), "duration_s")
+    browser.widget.show(write_clip(tmp_path / "b.mp4", times=(0, 0.1)))
+    opened.clear()  # showing sets it to 0
+    assert opened.wait(60) or browser.widget.duration_s > 0
+    unseen = Player(tmp_path / "a.mp4")
+    unseen.show(tmp_path / "b.mp4")
+    assert unseen._served == {} and unseen.duration_s == 0
 
 
 def test_filmstrip_is_spread_over_the_clip(tmp_path):

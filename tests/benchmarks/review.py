@@ -71,7 +71,7 @@ ORDER = """async (order) => {
   const root = document.querySelector('.cc-workbench'), list = root.querySelector('.cc-choice select');
   const first = () => root.querySelector('.cc-case-row .cc-case-name').textContent, before = first();
   const began = performance.now();
-  list.value = [...list.options].find((one) => one.text === order).value;
+  list.value = [...list.options].find((one) => one.text.replaceAll('\xa0', ' ') === order).value;
   list.dispatchEvent(new Event('change', { bubbles: true }));
   while (first() === before) await new Promise(requestAnimationFrame);
   await new Promise(requestAnimationFrame);
@@ -95,6 +95,11 @@ def seconds(page, script: str, argument=None) -> float:
 
 def rounds(page, count: int) -> dict[str, list[float]]:
     "Seconds of each round: listing, opening the next case, and ordering by certainty for the first time and again."
+    page.wait_for_function("document.querySelector('.cc-workbench video')?.readyState >= 2")
+    opened = []
+    for _ in range(4 * count):
+        opened.append(seconds(page, NEXT, "j"))
+        page.wait_for_timeout(500)  # a person looks at a clip; its filmstrip is made meanwhile
     listed, first, again = [], [], []
     for _ in range(count):
         listed.append(seconds(page, SHOWN))
@@ -102,9 +107,7 @@ def rounds(page, count: int) -> dict[str, list[float]]:
         first.append(seconds(page, ORDER, "Least sure first"))
         seconds(page, ORDER, "As given")
         again.append(seconds(page, ORDER, "Least sure first"))
-    seconds(page, ORDER, "As given")
-    opened = [seconds(page, NEXT, "j") for _ in range(4 * count)]
-    return {"list the cases": listed, "least sure first": first, "least sure first, again": again, "open the next case": opened[count:]}
+    return {"list the cases": listed, "least sure first": first, "least sure first, again": again, "open the next case": opened}
 
 
 def measure(cases: int, count: int) -> dict[str, list[float]]:

@@ -61,12 +61,12 @@ def test_keys_choose_and_bring_into_sight(listed):
     page.locator(f"{ROWS}.cc-chosen", has_text="clip_00001").wait_for()
     chosen = page.locator(f"{ROWS}.cc-chosen")
     assert chosen.get_attribute("id") == page.locator(".cc-case-list").get_attribute("aria-activedescendant")
-    assert chosen.get_attribute("aria-selected") == "true" and page.locator("[aria-selected=true]").count() == 1
+    assert chosen.get_attribute("aria-selected") == "true" and page.locator(".cc-case-list [aria-selected=true]").count() == 1
 
 
 def test_search_and_filters(listed):
     page = listed
-    page.get_by_placeholder("Search").fill("clip_1799")
+    page.locator(".cc-list input[placeholder=Search]").fill("clip_1799")
     page.locator(".cc-list", has_text="10 of 18000 cases").wait_for()
     page.get_by_role("button", name="Filters", exact=True).click()
     page.locator(".cc-filters select").first.select_option("even")
