@@ -634,7 +634,7 @@ class Workbench(ReviewingSession, widgets.Box):
         self._listen_to(self.screen.list, self.screen.ask, self.screen.judge)
         self.player.observe(lambda _: self._by_hand(self._mark), names="marked")
         self.player.observe(lambda _: self._guarded(self._typed), names="typed")
-        self.player.on_command(lambda name: self._guarded(self._commands()[name]))
+        self.player.on_command(lambda name: self._act(self._commands()[name]))
 
     def _listen_to(self, cases: ListPane, ask: AskPane, judge: ReviewPane):
         for choice in (cases.search, cases.order, *cases.chosen):
@@ -652,7 +652,12 @@ class Workbench(ReviewingSession, widgets.Box):
             cases.clear: self._clear, judge.save: self._save, judge.withdraw: self.review,
         }
         for button, action in presses.items():
-            button.on_click(lambda _, action=action: self._guarded(action))
+            button.on_click(lambda _, action=action: self._act(action))
+
+    def _act(self, action: Callable[[], Any]):
+        "Do what was asked for; what went wrong before is no longer of interest."
+        self.error = ""
+        self._guarded(action)
 
     def _by_hand(self, action: Callable[[], Any]):
         "Act on a change that a person has made, not the drawing."

@@ -411,6 +411,9 @@ def test_a_correction_that_is_none_is_refused_and_stays_as_typed(reviews):
     assert "must end after its start" in workbench.error and "must end after its start" in workbench.screen.ask.fault.value
     assert judge.correction.value == "4.0 - 1.0 seconds" and reviews.history("videos/a") == []
     assert workbench.draft == Draft(correction="4.0 - 1.0 seconds")
+    judge.correction.value = "1.0 - 4.0 seconds"
+    judge.verdicts["rejected"].click()  # mended: what was wrong is not said any more
+    assert workbench.mine.correction == "1.0 - 4.0 seconds" and workbench.error == workbench.screen.ask.fault.value == ""
 
 
 def test_what_others_say_is_seen_on_opening_a_case(reviews, tmp_path):
