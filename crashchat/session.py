@@ -345,10 +345,10 @@ class AskingSession(Session):
         self,
         case_ids: Iterable[str],  # in the order in which they are asked
     ):
-        "Ask about many cases what has not been answered yet. Raises CrashchatError while that is being done already."
+        "Ask about many cases what is neither answered nor asked yet. Raises CrashchatError while that is being done already."
         if self.batch and self.batch.running:
             raise CrashchatError("workbench", "is still asking about many cases")
-        unanswered = lambda key: key not in self._last or self._last[key].answer is None  # noqa: E731
+        unanswered = lambda key: key not in self.waiting and (key not in self._last or self._last[key].answer is None)  # noqa: E731
         jobs = [self._job(self.cases[case_id], unanswered, ALL, urgent=False) for case_id in case_ids]
         wanted = [job for job in jobs if job.keys]
         self.batch, self._began = Batch(len(wanted)), time.perf_counter()

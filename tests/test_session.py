@@ -172,6 +172,16 @@ def test_a_batch_asks_what_is_not_answered_and_gives_way_to_a_person():
     assert session.batch.words == "0 of 0 cases"
 
 
+def test_a_batch_does_not_ask_what_is_being_asked():
+    session = AskingSession(CASES, Speaker())
+    session.ask(*ALL)
+    until(lambda: session.busy)
+    session.ask_cases(["videos/a", "videos/b"])
+    assert session.batch.total == 1
+    session.analysts[0].said.release(99)
+    assert session.wait(20) and session.analysts[0].asked == [("videos/a", list(ALL)), ("videos/b", list(ALL))]
+
+
 def test_a_batch_counts_what_fails_and_goes_on():
     session = AskingSession(CASES, Fake(error=CrashchatError("x.mp4", "no such file")))
     session.ask_cases(["videos/a", "videos/b"])

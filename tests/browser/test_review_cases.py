@@ -12,7 +12,7 @@ from lab_page import CHECKOUT, VIDEO, missing, video, wait_for_clip, wait_for_ti
 IMAGES = CHECKOUT / "nbs" / "images"
 REAL_CLIPS = CHECKOUT.parent / "shared" / "videos"
 SOME_REAL = ["dad_000487.mp4", "shreyansh_crash.mp4", "intel_person-bicycle-car.gif", "mmdet_demo_mot.mp4"]
-OPEN_QUESTIONS = "[...document.querySelectorAll('.cc-task .cc-line')].filter(row => /not asked|answering/.test(row.textContent)).length"
+OPEN_QUESTIONS = "[...document.querySelectorAll('.cc-task .cc-line')].filter(row => row.matches('.cc-waiting') || /not asked/.test(row.textContent)).length"
 
 
 def keep_screenshot(page, name: str):
