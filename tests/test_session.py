@@ -6,34 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fake_analyst import TEXTS, Fake, Talker
 
-from crashchat.core import Answer, Case, CrashchatError
+from crashchat.core import Case, CrashchatError
 from crashchat.reviews import Draft, Review, Reviews
 from crashchat.session import AskingSession, Batch, Line, ReviewingSession, Session, heard, told
-from crashchat.tasks import ALL, OWN_QUESTIONS, TASKS
+from crashchat.tasks import ALL
 
-TEXTS = {
-    "crash_recognition": "Yes", "crash_description": "car hits truck", "causal_reasoning": "Too fast.",
-    "prevention_reasoning": "Slow down.", "pre_crash_localization": "1.5 seconds", "crash_localization": "2.1 - 4.6 seconds",
-}
 CASES = [Case(f"videos/{name}", Path(f"{name}.mp4"), {"crash_recognition": "Yes"}) for name in "abcd"]
-
-
-class Fake:
-    "An analyst that answers from a table, or fails, when it is let."
-
-    name = "fake"
-
-    def __init__(self, texts=TEXTS, error=None):
-        self.texts, self.error, self.asked, self.go = texts, error, [], threading.Event()
-        self.go.set()
-
-    def ask(self, clip, tasks):
-        assert self.go.wait(20)
-        self.asked.append((clip.case_id, list(tasks)))
-        if self.error:
-            raise self.error
-        return [Answer(clip.case_id, name, OWN_QUESTIONS[name], self.texts[name], TASKS[name].parse(self.texts[name]), self.name) for name in tasks]
 
 
 class Speaker(Fake):
@@ -199,10 +179,6 @@ def test_two_analysts_are_asked_the_same_and_kept_apart():
 
 
 def test_free_questions_go_to_those_who_take_them():
-    class Talker(Fake):
-        def ask_freely(self, clip, question):
-            return Answer(clip.case_id, "free", question, "A car.", "A car.", "fake")
-
     session = AskingSession(CASES, Fake(), Talker())
     session.ask_freely("  Who is   involved? ")
     assert session.wait(20) and session.task == "free"

@@ -2,11 +2,11 @@
 
 import ast
 import inspect
-import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_analyst import TEXTS, Fake, Talker
 
 from crashchat import case_list as case_list_module
 from crashchat import player as player_module
@@ -31,37 +31,11 @@ from crashchat.workbench import (
     timeline,
 )
 
-TEXTS = {
-    "crash_recognition": "Yes", "crash_description": "car hits truck", "causal_reasoning": "Too fast.",
-    "prevention_reasoning": "Slow down.", "pre_crash_localization": "1.5 seconds", "crash_localization": "2.1 - 4.6 seconds",
-}
 CASES = [
     Case("videos/a", Path("a.mp4"), {**TEXTS, "crash_localization": "1.9 - 4.0 seconds"}, source="MM-AU-CAP", split="test"),
     Case("videos/b", Path("b.mp4"), {"crash_recognition": "No"}, source="Nexar"),
     Case("videos/c", Path("c.mp4")),
 ]
-
-
-class Fake:
-    "An analyst that answers from a table, or fails, when it is let."
-
-    name, adapter_name, notice = "fake", "demo", "It knows simulated clips only."
-
-    def __init__(self, texts=TEXTS, error=None):
-        self.texts, self.error, self.asked, self.go = texts, error, [], threading.Event()
-        self.go.set()
-
-    def ask(self, clip, tasks):
-        assert self.go.wait(20)
-        self.asked.append((clip.case_id, list(tasks)))
-        if self.error:
-            raise self.error
-        return [Answer(clip.case_id, name, OWN_QUESTIONS[name], self.texts[name], TASKS[name].parse(self.texts[name]), "fake") for name in tasks]
-
-
-class Talker(Fake):
-    def ask_freely(self, clip, question):
-        return Answer(clip.case_id, "free", question, "A <car>.", "A <car>.", "fake")
 
 
 @pytest.fixture

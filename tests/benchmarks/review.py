@@ -12,7 +12,6 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-import nbformat
 from bench_training import cpu_name
 from playwright.sync_api import sync_playwright
 
@@ -114,9 +113,7 @@ def measure(cases: int, count: int) -> dict[str, list[float]]:
     "Seconds of each round."
     with tempfile.TemporaryDirectory() as home, running_lab(Path(home)) as lab, sync_playwright() as playwright:
         make_set(lab.root / "data", {"test": 12}, seed=7)
-        notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
-        notebook.cells = [nbformat.v4.new_code_cell(MADE.format(cases=cases, reviewed=cases // 10)), nbformat.v4.new_code_cell(OPENED)]
-        nbformat.write(notebook, lab.root / "bench.ipynb")
+        lab.write("bench.ipynb", MADE.format(cases=cases, reviewed=cases // 10), OPENED)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(300_000)

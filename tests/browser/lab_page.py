@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,12 @@ class Lab:
         path = self.settings / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
+
+    def write(self, name: str, *cells: str):
+        "Make a notebook of code cells."
+        notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
+        notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+        nbformat.write(notebook, self.root / name)
 
     def open(self, page, notebook: str):
         "Open a notebook, fold the file list away and run all cells."

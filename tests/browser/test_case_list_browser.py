@@ -1,6 +1,5 @@
 """Eighteen thousand cases in the list of a real browser: only rows in sight are on the page, by wheel, keys, search and filters."""
 
-import nbformat
 import pytest
 
 MADE = """
@@ -24,9 +23,7 @@ ROWS = ".cc-case-row"
 @pytest.fixture(scope="module")
 def listed(lab, page):
     "A workbench with many cases on a page."
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
-    notebook.cells = [nbformat.v4.new_code_cell(MADE)]
-    nbformat.write(notebook, lab.root / "many.ipynb")
+    lab.write("many.ipynb", MADE)
     lab.open(page, "many.ipynb")
     page.locator(ROWS).first.wait_for()
     return page

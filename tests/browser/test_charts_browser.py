@@ -1,6 +1,5 @@
 "The scatter of errors in JupyterLab: the mouse draws a rectangle, Python hears which clips lie in it, nothing is asked of the network."
 
-import nbformat
 import pytest
 
 BAD = "<img src=x onerror='window.hacked=1'>"
@@ -26,9 +25,7 @@ CHART, DOTS = ".vega-embed svg.marks", ".vega-embed .mark-symbol.role-mark path"
 @pytest.fixture(scope="module")
 def made(lab, page):
     "Two charts on a page, and a note of whom the page speaks to."
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
-    notebook.cells = [nbformat.v4.new_code_cell(code) for code in (PICKER, OTHER)]
-    nbformat.write(notebook, lab.root / "charts.ipynb")
+    lab.write("charts.ipynb", PICKER, OTHER)
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
     lab.open(page, "charts.ipynb")

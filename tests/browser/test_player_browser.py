@@ -61,9 +61,7 @@ display(room)
 @pytest.fixture(scope="module")
 def made(lab, page):
     "A player on a page, its clip below the server's root."
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
-    notebook.cells = [nbformat.v4.new_code_cell(code) for code in (MADE, "", "")]
-    nbformat.write(notebook, lab.root / "player.ipynb")
+    lab.write("player.ipynb", MADE, "", "")
     lab.open(page, "player.ipynb")
     wait_for_clip(page)
     return page

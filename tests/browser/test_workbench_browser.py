@@ -42,9 +42,7 @@ workbench
 @pytest.fixture(scope="module")
 def made(lab, page):
     "The notebook above, run."
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
-    notebook.cells = [nbformat.v4.new_code_cell(MADE), nbformat.v4.new_code_cell("workbench.player.time_s")]
-    nbformat.write(notebook, lab.root / "made.ipynb")
+    lab.write("made.ipynb", MADE, "workbench.player.time_s")
     lab.open(page, "made.ipynb")
     wait_for_clip(page)
     return page
