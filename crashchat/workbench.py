@@ -6,8 +6,8 @@
 __all__ = ['SAYS', 'STYLE', 'EXPORTS', 'FORMS', 'NO_CASES', 'timeline', 'curves', 'on_the_timeline', 'text_of', 'said_by',
            'origin_of', 'compared_html', 'line_html', 'answer_line', 'summary_html', 'flags_html', 'answer_rows',
            'detail_html', 'review_html', 'pane', 'ListPane', 'list_row', 'ReviewPane', 'AskPane', 'Screen', 'link_html',
-           'head_html', 'show_list', 'show_progress', 'show_case', 'show_answers', 'show_work', 'show_verdicts',
-           'show_fields', 'Workbench']
+           'changes_words', 'head_html', 'show_list', 'show_progress', 'show_case', 'show_answers', 'show_work',
+           'show_verdicts', 'show_fields', 'Workbench']
 
 # %% ../nbs/33_workbench.ipynb #2d315511
 import difflib
@@ -440,6 +440,15 @@ def link_html(
     return f'<a href="{text_of(url)}" target="_blank" rel="noopener">{name}</a>' if url else name
 
 
+def changes_words(
+    changes: "pd.DataFrame",  # of `export_annotations`
+) -> str:
+    "What an export made of the annotations, in words."
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in changes.outcome.value_counts().items()) or "nothing reviewed"
+    noted = int((changes.note != "").sum())
+    return f"{counts}; {noted} to look at in workbench.changes" if noted else counts
+
+
 def head_html(
     analysts: Sequence[Analyst],
 ) -> str:
@@ -558,6 +567,7 @@ class Workbench(ReviewingSession, widgets.Box):
     ):
         super().__init__(cases, analyst, reviews, second, answers)
         self.known, self.only, self.folder = Cases(self), None, Path(folder)
+        self.changes: "pd.DataFrame | None" = None  # what the last export of annotations made of each
         self.screen = Screen(self.known)
         self.player = self.screen.player
         self._drawing, self._drawer, self._read = threading.RLock(), 0, len(self.asked)
@@ -600,12 +610,12 @@ class Workbench(ReviewingSession, widgets.Box):
         self,
         form: str,  # one of EXPORTS
     ) -> Path:      # the file, or the folder of annotation files
-        "Write all reviews, under a new name. Raises CrashchatError if there is no database, or they cannot be written."
+        "Write all reviews, under a new name; `changes` tells what annotations became. Raises CrashchatError without a database, or if it cannot be written."
         now = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
         if form != "Annotations":
             return export_reviews(self._kept.since(), self.folder / f"reviews-{now}{EXPORTS[form]}")
         folder = self.folder / f"annotations-{now}"
-        export_annotations(self.cases.values(), self._kept.since(), folder)
+        self.changes = export_annotations(self.cases.values(), self._kept.since(), folder)
         return folder
 
     def _draw(self, *shows: Callable[[Screen, "Workbench"], None]):
@@ -647,7 +657,7 @@ class Workbench(ReviewingSession, widgets.Box):
         presses |= {button: partial(self._judge, verdict) for verdict, button in judge.verdicts.items()}
         presses |= {
             ask.ask_all: self.ask_all, ask.ask_again: self._ask_again, ask.ask_own: lambda: self.ask_freely(ask.own_words.value),
-            ask.report: lambda: self._written(self.report()), ask.export: lambda: self._written(self.export(str(ask.form.value))),
+            ask.report: lambda: self._written(self.report()), ask.export: lambda: self._exported(str(ask.form.value)),
             ask.cancel: self.cancel, cases.ask_listed: self._ask_listed, cases.again: lambda: self._draw(show_list),
             cases.clear: self._clear, judge.save: self._save, judge.withdraw: self.review,
         }
@@ -739,5 +749,9 @@ class Workbench(ReviewingSession, widgets.Box):
     def _save(self):
         self._judge(self.mine.verdict if self.mine else None)
 
-    def _written(self, path: Path):
-        self.screen.ask.written.value = f"Written: {link_html(path)}"
+    def _written(self, path: Path, more: str = ""):
+        self.screen.ask.written.value = f"Written: {link_html(path)}{text_of(more)}"
+
+    def _exported(self, form: str):
+        path = self.export(form)
+        self._written(path, f" ({changes_words(self.changes)})" if form == "Annotations" and self.changes is not None else "")

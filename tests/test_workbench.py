@@ -5,6 +5,7 @@ import inspect
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from fake_analyst import TEXTS, Fake, Talker
 
@@ -21,6 +22,7 @@ from crashchat.tasks import ALL, OWN_QUESTIONS, TASKS
 from crashchat.workbench import (
     Workbench,
     answer_line,
+    changes_words,
     compared_html,
     curves,
     detail_html,
@@ -531,8 +533,14 @@ def test_report_and_export(reviews, tmp_path):
         workbench.screen.ask.form.value = form
         workbench.screen.ask.export.click()
         assert workbench.error == ""
+    assert workbench.screen.ask.written.value.endswith("(1 kept)") and workbench.changes.case_id.tolist() == ["videos/a"]
     names = sorted(path.name.partition("-")[0] + path.suffix for path in (tmp_path / "out").iterdir() if path.name != "reports")
     assert names == ["annotations", "reviews.csv", "reviews.parquet", "reviews.xlsx"]
+
+
+def test_what_an_export_left_open_is_told():
+    changes = pd.DataFrame({"outcome": ["kept", "corrected", "kept"], "note": ["", "ada and grace differ", ""]})
+    assert changes_words(changes) == "2 kept, 1 corrected; 1 to look at in workbench.changes" and changes_words(changes[:0]) == "nothing reviewed"
 
 
 def test_a_report_stays_in_its_folder(tmp_path):
