@@ -314,10 +314,10 @@ def recorded_run(
 ) -> Iterator[Path]:
     "The run's folder, held for this process alone. Raises CrashchatError if it has finished or somebody writes to it."
     folder = Path(run_dir) if run_dir else open_run(app, config, origins)
-    if (folder / "finished.json").exists():
-        raise CrashchatError(folder, "has finished; leave run_dir empty to start another run", "run_dir", run_dir)
     began = time.monotonic()
     with only_writer(folder):
+        if (folder / "finished.json").exists():  # perhaps only now, by the writer that was waited for
+            raise CrashchatError(folder, "has finished; leave run_dir empty to start another run", "run_dir", run_dir)
         yield folder
         write_json(folder / "finished.json", {"seconds": round(time.monotonic() - began, 1)})
 
@@ -664,8 +664,9 @@ def run_as_task(
     folder: str,    # to work in, from which the parameters' paths are meant
 ) -> str | None:    # why it failed
     "One run, in a process of its own beside the Ray worker: cancelled or lost, the worker takes it along."
-    if Path(run_dir, "finished.json").exists():
-        return None  # the worker was lost after the run had ended
+    with only_writer(run_dir):  # the notebook of a lost worker may end a little later
+        if Path(run_dir, "finished.json").exists():
+            return None
     os.chdir(folder)
     process = begin_alone(notebook, run_dir, {})
     with ended_with_us([process]):

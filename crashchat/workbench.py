@@ -567,7 +567,7 @@ class Workbench(ReviewingSession, widgets.Box):
     ):
         super().__init__(cases, analyst, reviews, second, answers)
         self.known, self.only, self.folder = Cases(self), None, Path(folder)
-        self.changes: "pd.DataFrame | None" = None  # what the last export of annotations made of each
+        self.changes: pd.DataFrame | None = None  # what the last export of annotations made of each
         self.screen = Screen(self.known)
         self.player = self.screen.player
         self._drawing, self._drawer, self._read = threading.RLock(), 0, len(self.asked)

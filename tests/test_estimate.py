@@ -43,12 +43,13 @@ SMALL = Demand(
     config(), clips=((300, (30, 40)), (200, (35,))), visual=450, learnt=50, rank=8, dropout=0.05, precision="fp32",
     weights=torch.float32, checkpointing=0, device="cpu",
 )
-LARGE = replace(SMALL, config=config(512, 1536, 8, 8, 2, 4096), clips=((1500, (40, 60, 50)),), visual=1400, learnt=90, rank=16)
+LARGE = replace(SMALL, config=config(512, 1536, 8, 8, 2, 4096), clips=((1000, (40, 60, 50)),), visual=900, learnt=90, rank=16)
 SETTINGS = [
     pytest.param({"precision": precision, "checkpointing": checkpointing}, id=f"{precision}{', checkpointed' * checkpointing}")
     for precision in ("fp32", "bf16")
     for checkpointing in (0, 1)
 ]
+REAL_BF16 = pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor emulates bfloat16: minutes for a product")
 
 
 def real(demand):
@@ -91,7 +92,7 @@ def test_a_real_step_counts_as_the_one_without_content(changes):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="only Linux lets the peak be forgotten")
-@pytest.mark.parametrize("changes", SETTINGS[::3])
+@pytest.mark.parametrize("changes", [*SETTINGS[:2], pytest.param(*SETTINGS[3].values, id=SETTINGS[3].id, marks=REAL_BF16)])
 def test_the_estimate_is_within_a_fifth_of_the_measured_peak(changes):
     demand = replace(LARGE, **changes)
     assert sum(tensor.numel() for tensor in meta_model(demand).parameters()) > 20_000_000

@@ -517,12 +517,12 @@ def test_on_ray_a_lost_worker_is_survived(toy, toy_folder):
 
     killer = threading.Thread(target=kill_one_worker, daemon=True)
     killer.start()
-    ended = runs.launch_all(toy, [{"rows": 80, "pause_s": 0.1}, {"fault": "user"}], workers=2, engine="ray")
+    ended = runs.launch_all(toy, [{"rows": 200, "pause_s": 0.1}, {"fault": "user"}], workers=2, engine="ray")
     killer.join()
     assert "ray::" in killed[0]
     assert [run.problem for run in ended] == [None, "data/demo: split='train' holds no clips"]
     rows = read_jsonl(ended[0].run_dir / "metrics.jsonl")
-    assert len({row["started"] for row in rows if "started" in row}) == 2 and rows[-1] == {"row": 79}
+    assert len({row["started"] for row in rows if "started" in row}) == 2 and rows[-1] == {"row": 199}
 
 
 @pytest.mark.parametrize("problems, code", [([None, None], 0), ([None, "a: b"], 1), (["a: b", "c: d"], 2)])

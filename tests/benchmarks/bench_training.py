@@ -405,12 +405,15 @@ def restart(
 # --- measuring
 
 
+PEAK_SIDES = {"cuda": 8192, "cpu": 2048}  # of the matrices multiplied to find out what a device can do
+
+
 def peak_operations(
     device: str,
     dtype: torch.dtype,
 ) -> float:  # operations a second
     "What this device reaches with one large product, the best of five."
-    side = 8192 if device == "cuda" else 2048
+    side = PEAK_SIDES[device]
     one, two = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     seconds = []
     for _ in range(5):
