@@ -346,14 +346,17 @@ function makeScale(model) {
 
 # %% ../nbs/31_player.ipynb #c86d8fc3
 ESM_SERVER = r"""
-// The address at which the page's server has the clip; "" if it has none, or one of another size.
-async function addressOf(clip) {
+// The address at which the page's server would have the clip; "" if it cannot have it.
+function addressOf(clip) {
   const page = document.getElementById("jupyter-config-data");
   if (!page || !clip.path) return "";
   const base = String(JSON.parse(page.textContent).baseUrl).replace(/\/*$/, "/");
-  const address = `${base}files/${clip.path.split("/").map(encodeURIComponent).join("/")}?changed=${clip.changed}`;
+  return `${base}files/${clip.path.split("/").map(encodeURIComponent).join("/")}?changed=${clip.changed}`;
+}
+
+async function hasSize(address, size) {
   const answer = await fetch(address, { method: "HEAD" });
-  return answer.ok && Number(answer.headers.get("content-length")) === clip.size ? address : "";
+  return answer.ok && Number(answer.headers.get("content-length")) === size;
 }
 """
 
@@ -384,27 +387,32 @@ function followClip(model, video) {
     stage = key ? "asked" : "";
     if (key) ask("open");
   };
-  const start = (address) => { stage = "there"; source.play(address); };
   // another view of the same player may have asked: take an answer only while waiting for it
   const onMessage = async (content, buffers) => {
     if (content.key !== key) return;
     if (content.kind === "clip" && stage === "asked") {
+      const address = addressOf(content);
       stage = "looked for";
-      const address = await addressOf(content).catch(() => "");
+      if (address) source.play(address);  // at once, for it is nearly always the one meant
+      const right = address && (await hasSize(address, content.size).catch(() => false));
       if (content.key !== key) return;
-      if (address) return start(address);
-      stage = "in pieces";
+      stage = right ? "there" : "in pieces";
+      if (right) return refuse();
+      source.release();
       ask("piece", { offset: 0 });
     } else if (content.kind === "piece" && stage === "in pieces" && content.offset === received) {
       pieces.push(buffers[0]);
       received += buffers[0].byteLength;
       if (received < content.size) return ask("piece", { offset: received });
-      start(URL.createObjectURL(new Blob(pieces, { type: content.mime })));
+      stage = "there";
+      source.play(URL.createObjectURL(new Blob(pieces, { type: content.mime })));
     }
   };
-  const refuse = () => { if (source.used()) ask("unplayable"); };
-  listen(video, "error", refuse);
-  listen(video, "loadedmetadata", () => { if (!video.videoWidth) refuse(); });
+  const refuse = () => {
+    const unplayable = video.error || (video.readyState && !video.videoWidth);
+    if (stage === "there" && source.used() && unplayable) ask("unplayable");
+  };
+  listen(video, "error loadedmetadata", refuse);
   const stops = [listen(model, "change:clip_key", restart), listen(model, "msg:custom", onMessage)];
   restart();
   return () => { for (const stop of stops) stop(); key = ""; source.release(); };

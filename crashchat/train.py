@@ -185,7 +185,7 @@ def by_task(
 _DEMO = {
     "model": "ckpt/pocket", "data": "data/demo", "epochs": 3, "learning_rate": 1e-3, "projector_learning_rate": 1e-3,
     "batch_questions": 48, "tokens_per_pass": 7500, "workers": 2, "average": "questions", "gradient_checkpointing": 0,
-    "lora_dropout": 0.0, "eval_steps": 40,
+    "lora_dropout": 0.0, "eval_steps": 40, "precision": "fp32",  # few CPUs have bfloat16; emulated, it is many times slower
 }
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "gpu": {},
