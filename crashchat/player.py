@@ -1126,8 +1126,9 @@ class ClipTraits(anywidget.AnyWidget):
         "Tell the browser that there is a clip to ask for."
         self._served, self._strips, self._needs_copy = {}, {}, needs_copy
         self._offers += 1
-        self.clip_key = str(self._offers) if self.clip else ""
-        self.status, self.error = ("Opening the clip" if self.clip else "No clip"), ""
+        with self.hold_sync():  # one message
+            self.clip_key = str(self._offers) if self.clip else ""
+            self.status, self.error = ("Opening the clip" if self.clip else "No clip"), ""
         if self.clip_key and self._is_shown:  # the answer sets out before the question comes
             threading.Thread(target=_open, args=(self, self.clip_key), daemon=True).start()
 
@@ -1149,8 +1150,9 @@ def _open(widget: ClipTraits, key: str):
         return
     if key == widget.clip_key:
         widget._served[key] = served
-        widget.duration_s, widget.fps, widget.status = served.duration_s, served.fps, ""
         widget.send({"kind": "clip", "key": key, **offered})
+        with widget.hold_sync():
+            widget.duration_s, widget.fps, widget.status = served.duration_s, served.fps, ""
 
 # %% ../nbs/31_player.ipynb #523b0a68
 def _send_piece(widget: ClipTraits, served: BrowserClip, key: str, offset: int):
@@ -1301,7 +1303,8 @@ class Player(PlayerCommands):
     ):
         "Put another clip into the player, from its beginning, with nothing marked. What stands on the timeline is left alone."
         path = None if clip is None else Path(clip)
-        self.playing, self.time_s, self.duration_s, self.fps = False, 0.0, 0.0, 0.0
-        self.loop, self.marked = None, Marked()
-        self.clip, self.title = path, _as_text(title or (path.name if path else ""))
+        with self.hold_sync():
+            self.playing, self.time_s, self.duration_s, self.fps = False, 0.0, 0.0, 0.0
+            self.loop, self.marked = None, Marked()
+            self.clip, self.title = path, _as_text(title or (path.name if path else ""))
         self._offer(needs_copy=False)

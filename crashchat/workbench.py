@@ -482,10 +482,10 @@ def show_case(screen: Screen, session: "Workbench"):
     if session.case_id is None:
         return
     case = session.cases[session.case_id]
+    screen.player.show(case.video, case.case_id)  # first, for it takes the browser longest
     known = [f"{name} {value}" if value in ("yes", "no") else value for name, value in case.facts.items()]
     facts = text_of(" · ".join(part for part in (case.source, case.split and f"{case.split} split", *known) if part))
     screen.facts.value = f'<div class="cc-head"><b>{text_of(case.case_id)}</b><span class="cc-muted cc-line" title="{facts}">{facts}</span></div>'
-    screen.player.show(case.video, case.case_id)
     screen.list.cases.case_id = case.case_id
 
 
