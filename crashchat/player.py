@@ -379,11 +379,11 @@ function makeSource(video) {
 ESM_CLIP = r"""
 // Asks for the clip named by `clip_key` and hands it to the video element.
 function followClip(model, video) {
-  let key = "", stage = "", pieces = [], received = 0;
+  let key = "", stage = "", failed = false, pieces = [], received = 0;
   const source = makeSource(video), ask = (kind, more) => model.send({ kind, key, ...more });
   const restart = () => {
     source.release();
-    [key, pieces, received] = [model.get("clip_key"), [], 0];
+    [key, failed, pieces, received] = [model.get("clip_key"), false, [], 0];
     stage = key ? "asked" : "";
     if (key) ask("open");
   };
@@ -399,6 +399,7 @@ function followClip(model, video) {
       stage = right ? "there" : "in pieces";
       if (right) return refuse();
       source.release();
+      failed = false;
       ask("piece", { offset: 0 });
     } else if (content.kind === "piece" && stage === "in pieces" && content.offset === received) {
       pieces.push(buffers[0]);
@@ -408,11 +409,10 @@ function followClip(model, video) {
       source.play(URL.createObjectURL(new Blob(pieces, { type: content.mime })));
     }
   };
-  const refuse = () => {
-    const unplayable = video.error || (video.readyState && !video.videoWidth);
-    if (stage === "there" && source.used() && unplayable) ask("unplayable");
-  };
-  listen(video, "error loadedmetadata", refuse);
+  const refuse = () => { if (failed && stage === "there" && source.used()) ask("unplayable"); };
+  const fail = () => { failed = true; refuse(); };
+  listen(video, "error", fail);
+  listen(video, "loadedmetadata", () => { if (!video.videoWidth) fail(); });
   const stops = [listen(model, "change:clip_key", restart), listen(model, "msg:custom", onMessage)];
   restart();
   return () => { for (const stop of stops) stop(); key = ""; source.release(); };
