@@ -19,7 +19,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from importlib.util import find_spec
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from types import MethodType
 from typing import Any, cast, get_args
@@ -115,6 +115,7 @@ class TrainConfig:
     min_improvement: float = 0.001     # of what the best state is chosen by, to count as one
     val_score_clips: int = 0           # validation clips that are also answered and scored; 0 = validate by loss only
     best_by: str = "loss"              # the best state has the lowest validation "loss" or the highest "score"
+    conflict_clips: int = 0            # validation clips over which the tasks' gradients are compared at each validation; 0 = none
     report_to: str = ""                # "tensorboard", "wandb" or both with a comma, beside metrics.jsonl
     processes: int = 1                 # that share the training, one a GPU; each does its part of every step
     sharded: bool = False              # share out the weights between the processes as well (FSDP), for a base that fits no single GPU
@@ -131,15 +132,15 @@ class TrainConfig:
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise CrashchatError("training", "must be above zero", name, getattr(self, name))
         for name in ("epochs", "max_steps", "max_clips", "warmup_ratio", "weight_decay", "lora_dropout", "min_improvement", "cache_gib",
-                     "gradient_checkpointing", "val_score_clips"):
+                     "gradient_checkpointing", "val_score_clips", "conflict_clips"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise CrashchatError("training", "must not be below zero", name, getattr(self, name))
         if self.lora_dropout >= 1 or self.warmup_ratio > 1:
             raise CrashchatError("training", "lora_dropout must be below 1 and warmup_ratio at most 1")
         if self.best_by == "score" and not self.val_score_clips:
             raise CrashchatError("training", "needs clips to score: val_score_clips above zero", "best_by", self.best_by)
-        if self.sharded and (self.processes == 1 or self.val_score_clips or self.lora_kind == "qlora"):
-            raise CrashchatError("training", "needs processes above 1, and neither val_score_clips nor qlora", "sharded", self.sharded)
+        if self.sharded and (self.processes == 1 or self.val_score_clips or self.conflict_clips or self.lora_kind == "qlora"):
+            raise CrashchatError("training", "needs processes above 1, and none of val_score_clips, conflict_clips and qlora", "sharded", self.sharded)
         by_task(self.task_weights, "task_weights")
         by_task(self.task_shares, "task_shares", most=1.0)
         reporters(self.report_to)
@@ -367,6 +368,7 @@ class PackedTrainer(Trainer):
 
     steps: Steps                     # of this process
     checks: list[Passes]             # this process's part of the validation clips
+    probes: list[Passes]             # the validation clips over which the tasks' gradients are compared; none: []
     validation: Examples
     judged: list[Case]               # validation clips that are answered and scored
     judge: Judge | None = None
@@ -411,10 +413,10 @@ class PackedTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-        "The validation loss, of each task too, and the scores if a judge was given."
+        "The validation loss, of each task too, the scores if a judge was given, and how far the tasks' gradients agree if clips were."
         began = time.monotonic()
         self.model.eval()
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in {**self.losses(), **self.scores()}.items()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in {**self.losses(), **self.scores(), **self.cosines()}.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.reported_s += time.monotonic() - began  # it is no part of the training's speed
@@ -432,6 +434,20 @@ class PackedTrainer(Trainer):
         sums = self.accelerator.reduce(sums, "sum")
         by_task = {f"loss_{task}": (loss / weight).item() for task, (loss, weight) in zip(tasks, sums, strict=True) if weight > 0}
         return {"loss": (sums[:, 0].sum() / sums[:, 1].sum()).item(), **by_task}
+
+    def cosines(self) -> dict[str, float]:
+        "How far the gradients of each two tasks agree, -1 to 1, over the weights that are trained; each process finds the same."
+        tasks, learnt = self.validation.tasks, [tensor for tensor in self.model.parameters() if tensor.requires_grad]
+        sums: dict[int, torch.Tensor] = {}
+        for item in Reader(self.validation, self.steps.reader.workers).passes(self.probes):
+            row, index = item.row, torch.tensor([tasks.index(task) for task in item.tasks], device=self.args.device)
+            losses, place = self.model(row) * row.weights, index[row.question]
+            for task in index.unique().tolist():  # autograd.grad: what averages gradients over processes is not called
+                parts = torch.autograd.grad(losses[place == task].sum(), learnt, retain_graph=True, materialize_grads=True)
+                whole = torch.cat([part.flatten().float() for part in parts]).cpu()
+                sums[task] = sums[task] + whole if task in sums else whole
+        return {f"cosine_{tasks[one]}~{tasks[other]}": torch.nn.functional.cosine_similarity(sums[one], sums[other], dim=0).item()
+                for one, other in combinations(sorted(sums), 2)}
 
     def scores(self) -> dict[str, float]:
         "What the judge says of the answers to a sample of the validation clips, the same for every process."
@@ -812,10 +828,10 @@ def optimizer(
 
 
 def sample(
-    cases: Sequence[Case],
+    cases: Sequence[Any],
     count: int,
-) -> list[Case]:
-    "So many cases, evenly spread over all."
+) -> list[Any]:
+    "So many, evenly spread over all."
     return [cases[index * len(cases) // count] for index in range(count)] if count < len(cases) else list(cases)
 
 # %% ../nbs/14_train.ipynb #f66702a6
@@ -839,6 +855,8 @@ def make_trainer(
     rank, processes = trainer.args.process_index, trainer.args.world_size
     trainer.steps = Steps(prepared.steps, rank, Reader(prepared.training, config.workers), lambda: trainer.state.global_step)
     trainer.checks = [deal(every, sizes, config.tokens_per_pass, processes)[rank]]
+    probes = sample(every, config.conflict_clips) if config.conflict_clips else []
+    trainer.probes = list(deal(probes, sizes, config.tokens_per_pass, 1)) if probes else []
     trainer.validation, trainer.judge = prepared.validation, judge
     trainer.judged = sample(prepared.validation.cases, config.val_score_clips)
     return trainer

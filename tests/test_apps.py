@@ -27,7 +27,7 @@ def parameters_cell(name: str) -> ast.Module:
     return ast.parse(next("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])))
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "compare"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "compare", "study"])
 def test_the_parameters_cell_is_the_dataclass(name):
     config = runs.app_named(name).config
     kinds = {item.name: item.type if isinstance(item.type, str) else inspect.formatannotation(item.type) for item in fields(config)}

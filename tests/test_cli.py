@@ -144,7 +144,7 @@ def test_an_unknown_command_leaves_with_2_and_a_hint():
 def test_help_names_every_command():
     done = crashchat("--help")
     assert done.returncode == 0
-    for name in ("demo", "train", "evaluate", "compare", "ask", "workbench", "pretrain", "doctor"):
+    for name in ("demo", "train", "evaluate", "compare", "study", "ask", "workbench", "pretrain", "doctor"):
         assert f"\n  {name} " in done.stdout
 
 

@@ -136,3 +136,35 @@ def test_every_encoding_has_a_type_and_every_chart_can_be_drawn(chart, tmp_path)
     assert all(e.get("type") for e in encodings(chart.to_dict()))
     width, height = png_size(charts.save_chart(chart, tmp_path / "chart.png").read_bytes())
     assert width > 500 and height > 60
+
+
+def strategies() -> pd.DataFrame:
+    "Three kinds of strategy in two tasks, one of them also published."
+    return pd.DataFrame([{"task": task, "metric": metric, "kind": kind, "value": value, "low": value - 0.1, "high": value + 0.1,
+                          "published": value - 0.05 if metric == "mIoU" and kind != "base" else None}
+                         for task, metric in (("crash_localization", "mIoU"), ("crash_localization", "R1@0.5"), ("crash_recognition", "macro F1"))
+                         for kind, value in (("base", 0.4), ("independent", 0.5), ("heterogeneous", 0.7))])
+
+
+def test_strategies_have_a_panel_a_task_with_the_published_score_of_their_kind():
+    spec = run_charts.strategies_chart(strategies(), {"crash_localization": "mIoU", "crash_recognition": "macro F1"}).to_dict()
+    assert [panel["title"]["text"] for panel in spec["concat"]] == ["crash localization, mIoU", "crash recognition, macro F1"]
+    first, second = (spec["datasets"][panel["data"]["name"]] for panel in spec["concat"])
+    assert [(row["name"], row["value"]) for row in first if row["published"]] == [("independent", 0.45), ("heterogeneous", pytest.approx(0.65))]
+    assert [(row["name"], row["value"]) for row in first if not row["published"]] == [("base", 0.4), ("independent", 0.5), ("heterogeneous", 0.7)]
+    assert not any(row["published"] for row in second)
+
+
+def test_conflicts_are_shown_both_ways_round_early_midway_and_late():
+    rows_of = [(step, "crash_recognition", "crash_localization", step / 100) for step in (10, 20, 30, 40)]
+    spec = run_charts.conflicts_chart(pd.DataFrame(rows_of, columns=["step", "task", "other", "cosine"])).to_dict()
+    assert [panel["title"]["text"] for panel in spec["concat"]] == ["after 10 steps", "after 30 steps", "after 40 steps"]
+    held = spec["datasets"][spec["concat"][0]["data"]["name"]]
+    assert {(row["task"], row["other"]) for row in held} == {("crash recognition", "crash localization"), ("crash localization", "crash recognition")}
+    once = run_charts.conflicts_chart(pd.DataFrame(rows_of[:1], columns=["step", "task", "other", "cosine"])).to_dict()
+    assert len(once["concat"]) == 1
+
+
+def test_a_study_without_rows_says_so():
+    for chart in (run_charts.strategies_chart(strategies()[:0], {"crash_localization": "mIoU"}), run_charts.conflicts_chart(pd.DataFrame(columns=["step"]))):
+        assert marks(chart.to_dict()) == ["text"]

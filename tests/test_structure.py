@@ -19,7 +19,7 @@ APPS = sorted((ROOT / "nbs" / "apps").glob("*.ipynb"))
 NOTEBOOKS = [*LIBRARY, *(ROOT / "nbs" / f"{name}.ipynb" for name in ("index", "performance", "coming_from_crashchat")), *APPS]
 DECADES = {path.stem[3:]: int(path.stem[:2]) // 10 for path in LIBRARY}
 HEAVY = "torch transformers peft pandas altair av decord papermill IPython numpy matplotlib".split()
-LAUNCHED = ["train", "evaluate", "compare"]  # the apps that papermill runs
+LAUNCHED = ["train", "evaluate", "compare", "study"]  # the apps that papermill runs
 MACHINE_PATH = re.compile(r"/(work|root|Users)/|/(home|tmp)/\w|[A-Z]:\\\\?Users")
 
 

@@ -26,7 +26,10 @@ from crashchat.train import (
     Examples,
     Reader,
     TrainConfig,
+    adapted,
     last_checkpoint,
+    make_trainer,
+    prepare,
     resolve_config,
     take_back,
     train,
@@ -226,6 +229,32 @@ def test_the_best_state_can_be_chosen_by_a_score(place, tmp_path):
     assert result.best_step == 2 and seen == [["videos/val_0"]] * 3
     rows = [row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if "val_score" in row]
     assert [row["val_score"] for row in rows] == [0.2, 0.9, 0.4] and rows[0]["val_answers"] == 1
+
+
+def test_gradients_of_tasks_are_compared_as_if_each_were_asked_alone(place, tmp_path):
+    config = smoke(place, max_steps=1, conflict_clips=2, average="questions")
+    prepared = prepare(config, tmp_path / "cache")
+    tuned = adapted(prepared)
+    trainer = make_trainer(tuned, prepared, tmp_path / "run", None)
+    found = trainer.cosines()
+    learnt = [tensor for tensor in tuned.parameters() if tensor.requires_grad]
+    assert all(tensor.grad is None for tensor in learnt)
+    alone = {}
+    for task in LINGUISTIC_TASKS[:2]:
+        for clip in range(2):
+            for item in Reader(prepared.validation, 1).passes([((Visit(clip, (task,)),),)]):
+                (tuned(item.row) * item.row.weights).sum().backward()
+        alone[task] = torch.cat([tensor.grad.flatten() for tensor in learnt])
+        tuned.zero_grad()
+    one, other = LINGUISTIC_TASKS[:2]
+    assert found[f"cosine_{one}~{other}"] == pytest.approx(torch.nn.functional.cosine_similarity(*alone.values(), dim=0).item(), abs=1e-4)
+    assert len(found) == 3 and all(-1 <= value <= 1 for value in found.values())  # val_1 alone tells when it happened
+
+
+def test_the_log_holds_how_far_gradients_agree(place, tmp_path):
+    train(smoke(place, max_steps=2, eval_steps=1, conflict_clips=1), tmp_path / "run")
+    rows = [row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if "val_loss" in row]
+    assert len(rows) == 2 and all(sum(name.startswith("val_cosine_") for name in row) == 1 for row in rows)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(place, tmp_path, monkeypatch):
