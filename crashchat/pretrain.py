@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FIRST_SEED', 'FPS', 'MOST_FRAMES', 'HEIGHT_PX', 'WIDTH_PX', 'TIMES_S', 'Stage', 'PretrainConfig', 'frame_count',
-           'small_frames', 'render_world', 'facts', 'lesson', 'World', 'open_world', 'batch_at', 'window_start',
-           'optimizers', 'rate_at', 'batch_loss', 'average_gradients', 'save_state', 'load_state', 'world_texts',
-           'pretrain', 'asdict_json']
+           'small_frames', 'render_world', 'facts', 'lesson', 'World', 'open_world', 'batch_at', 'window_start', 'Muon',
+           'orthogonal', 'optimizers', 'rate_at', 'batch_loss', 'average_gradients', 'save_state', 'load_state',
+           'world_texts', 'pretrain', 'asdict_json']
 
 # %% ../nbs/17_pretrain.ipynb #ee84b6af
 import json
@@ -230,6 +230,49 @@ def window_start(
     return int(rng.integers(0, last + 1))
 
 # %% ../nbs/17_pretrain.ipynb #1ea3720d
+class Muon(torch.optim.Optimizer):
+    "torch.optim.Muon with `adjust_lr_fn=\"match_rms_adamw\"`, in float32 and for all matrices of a shape at once."
+
+    def __init__(self, matrices: list[torch.nn.Parameter], lr: float, weight_decay: float = 0.01, momentum: float = 0.95):
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None):
+        "One update of every matrix that has a gradient."
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    by_shape.setdefault(matrix.shape, []).append(matrix)
+            for shape, matrices in by_shape.items():
+                updates = orthogonal(torch.stack([self._averaged(matrix, group["momentum"]) for matrix in matrices]))
+                rate = group["lr"] * 0.2 * max(shape) ** 0.5
+                for matrix, update in zip(matrices, updates, strict=True):
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=rate)
+
+    def _averaged(self, matrix: torch.nn.Parameter, momentum: float) -> torch.Tensor:
+        "Nesterov's look ahead on the running mean of the gradients."
+        assert matrix.grad is not None
+        state = self.state[matrix]
+        if not state:
+            state["mean"] = torch.zeros_like(matrix)
+        mean = state["mean"].lerp_(matrix.grad, 1 - momentum)
+        return matrix.grad.lerp(mean, momentum)
+
+
+def orthogonal(
+    matrices: torch.Tensor,  # float32 [N,rows,columns]
+) -> torch.Tensor:           # [N,rows,columns], singular values near 1
+    "Five Newton-Schulz steps with the coefficients of https://kellerjordan.github.io/posts/muon."
+    if matrices.shape[1] > matrices.shape[2]:
+        return orthogonal(matrices.mT).mT
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        squared = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * squared + 2.0315 * squared @ squared) @ x
+    return x
+
+
 def optimizers(
     model: torch.nn.Module,
     learning_rate: float,
@@ -239,7 +282,7 @@ def optimizers(
     matrices = [tensor for name, tensor in named if tensor.ndim == 2 and "embed_tokens" not in name]
     rest = [tensor for name, tensor in named if tensor.ndim != 2 or "embed_tokens" in name]
     return [
-        torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, lr=learning_rate),
         torch.optim.AdamW(rest, lr=0.4 * learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
@@ -261,7 +304,7 @@ def batch_loss(
 ) -> torch.Tensor:
     "The mean over questions of the mean over an answer's tokens, from raw patches."
     grid = (frames * len(row.clips), HEIGHT_PX // PATCH_PX, WIDTH_PX // PATCH_PX)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported()):  # emulated, it takes far longer
         losses = token_losses(model, replace(row, features=encode_patches(model, row.features, grid)))
     return (losses * row.weights).sum() / row.weights.sum()
 

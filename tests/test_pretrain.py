@@ -14,6 +14,7 @@ from crashchat.pretrain import (
     MOST_FRAMES,
     TIMES_S,
     WIDTH_PX,
+    Muon,
     PretrainConfig,
     Stage,
     World,
@@ -141,3 +142,20 @@ def test_a_disk_without_room_for_the_frames_is_said_before_anything_is_rendered(
     with pytest.raises(CrashchatError, match=r"frames\.npy: needs 0\.0 GB of disk, 0\.0 GB are free"):
         pretrain(tmp_path / "run", PretrainConfig(clips=6, processes=1))
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json"]
+
+
+def test_muon_is_torch_s_own_in_float32():
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((20, 30), (30, 20), (20, 30), (8, 8))]
+    theirs = [torch.nn.Parameter(matrix.detach().clone()) for matrix in ours]
+    steppers = Muon(ours, lr=1e-2), torch.optim.Muon(theirs, lr=1e-2, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    began = [matrix.detach().clone() for matrix in ours]
+    for step in range(5):
+        for one, other in zip(ours[: 3 + step % 2], theirs[: 3 + step % 2], strict=True):  # the last matrix has no gradient at first
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        for stepper in steppers:
+            stepper.step()
+            stepper.zero_grad()
+    for one, other, first in zip(ours, theirs, began, strict=True):
+        assert (one - other).norm() < 0.03 * (other - first).norm()  # theirs rounds to bfloat16
