@@ -736,6 +736,7 @@ function tellTyped(room, model) {
 
 function leaveField(event, root) {
   if (["Enter", "Escape"].includes(event.key) && event.target.closest(Object.values(FIELDS).join())) root.focus({ preventScroll: true });
+  if (event.key === "Enter" && !event.isComposing && event.target.matches(".cc-own input")) event.target.closest(".cc-own").querySelector("button").click();
 }
 
 function onKey(event, root, model, actions) {

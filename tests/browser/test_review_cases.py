@@ -93,6 +93,9 @@ def test_a_case_is_played_asked_and_answered(lab, page):
     page.get_by_role("button", name="Ask about all listed").click()
     page.locator(".cc-list", has_text="7 of 7 cases").wait_for()  # the eighth is answered already
     keep_screenshot(page, "workbench")
+    page.get_by_placeholder("Ask in your own words").fill("Is it raining?")
+    page.keyboard.press("Enter")
+    page.locator(".cc-detail", has_text="Is it raining?").wait_for()
     assert page.faults == []
 
 
