@@ -237,7 +237,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: None = None):
+    def step(self, closure: None = None):  # pyright: ignore[reportIncompatibleMethodOverride]
         "One update of every matrix that has a gradient."
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
+from .browser_clips import server_url
 from .case_list import ANY, ORDERS, VERDICTS_ASKED, CaseList, Cases, Filters
 from .cases import value_of
 from .charts import density_frame
 from .core import Answer, Case, Span, Value, path_below
 from .error_charts import span_errors
 from .evaluate import answered
-from .player import LANES, LaneCurve, LaneMark, LaneSpan, Marked, Player, server_url
+from .player import LANES, LaneCurve, LaneMark, LaneSpan, Marked, Player
 from .report import case_report, likely_ranges, reading_words
 from .reviews import VERDICTS, Draft, Review, Reviews, export_annotations, export_reviews, held_value
 from .session import Analyst, Asked, Key, ReviewingSession, words_for

@@ -15,20 +15,10 @@ import av
 import numpy as np
 import pytest
 
+from crashchat import browser_clips as clips_module
 from crashchat import player as player_module
-from crashchat.charts import LANE_COLOURS
-from crashchat.core import CrashchatError, Span
-from crashchat.player import (
-    COMMANDS,
-    KEYS,
-    LANES,
+from crashchat.browser_clips import (
     BrowserClip,
-    ClipWidget,
-    LaneCurve,
-    LaneMark,
-    LaneSpan,
-    Marked,
-    Player,
     browser_clip,
     filmstrip,
     plays_in_browser,
@@ -36,6 +26,9 @@ from crashchat.player import (
     server_url,
     write_proxy,
 )
+from crashchat.charts import LANE_COLOURS
+from crashchat.core import CrashchatError, Span
+from crashchat.player import COMMANDS, KEYS, LANES, ClipWidget, LaneCurve, LaneMark, LaneSpan, Marked, Player
 from crashchat.tasks import TASKS
 from crashchat.video import probe
 
@@ -188,7 +181,7 @@ def test_copy_is_made_once_for_each_content(tmp_path, monkeypatch):
     first = browser_clip(write_clip(tmp_path / "a.mp4", "mpeg4"))
     renamed = shutil.copy(tmp_path / "a.mp4", tmp_path / "other name.mp4")
     other = browser_clip(write_clip(tmp_path / "c.mp4", "mpeg4", times=(0, 0.1)))
-    monkeypatch.setattr(player_module, "write_proxy", None)
+    monkeypatch.setattr(clips_module, "write_proxy", None)
     assert browser_clip(renamed).file == first.file != other.file
     assert first.file.is_relative_to(tmp_path / "cache")
 
@@ -199,10 +192,10 @@ def test_copies_longest_unused_go_first(tmp_path, monkeypatch):
     for age, copy in enumerate(copies):
         os.utime(copy, (age, age))
     browser_clip(clips[0])  # used again: the oldest no more
-    monkeypatch.setattr(player_module, "PROXY_BYTES", copies[0].stat().st_size + copies[2].stat().st_size)
+    monkeypatch.setattr(clips_module, "PROXY_BYTES", copies[0].stat().st_size + copies[2].stat().st_size)
     browser_clip(clips[2])
     assert [copy.exists() for copy in copies] == [True, False, True]
-    monkeypatch.setattr(player_module, "PROXY_BYTES", 0)
+    monkeypatch.setattr(clips_module, "PROXY_BYTES", 0)
     assert browser_clip(clips[1]).file.exists()  # what was asked for is there in any case
 
 
@@ -231,11 +224,11 @@ def test_progress_of_a_copy_is_shown_and_a_copy_nobody_waits_for_is_given_up(tmp
         seen.append("went on")
 
     given_up = threading.Event()
-    monkeypatch.setattr(player_module, "write_proxy", slow)
+    monkeypatch.setattr(clips_module, "write_proxy", slow)
     browser.widget.show(write_clip(tmp_path / "b.mp4", "mpeg4", times=(0, 0.1)))
     browser.ask("open")
     assert given_up.wait(60)
-    with player_module._one_copy_at_a_time:  # which the next copy needs
+    with clips_module._one_copy_at_a_time:  # which the next copy needs
         assert "went on" not in seen and browser.widget.error == "" and browser.widget.clip == other
 
 
