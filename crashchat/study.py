@@ -40,7 +40,7 @@ class Plan:
 WHOLE = Plan("demo", {"train": 1500, "val": 100, "test": 300}, 3,
              {"batch_questions": 48, "max_steps": 64, "epochs": 100, "eval_steps": 16, "patience": 1000, "workers": 1})
 SMOKE = Plan("smoke", {"train": 8, "val": 4, "test": 8}, 1, {"max_steps": 2, "eval_steps": 1, "workers": 1},
-             strategies=("crash_recognition_independent_monotask", "linguistic_centric_homogeneous_multitask", "heterogeneous_multitask"))
+             strategies=("crash_recognition_independent_monotask", "heterogeneous_multitask"))
 
 # %% ../nbs/43_study.ipynb #73c4cb8f
 def all_finished(
