@@ -55,11 +55,12 @@ OPENED = "began = time.perf_counter()\nworkbench = Workbench(cases, Nobody(), re
 
 # from a key to the next picture of the clip with its answers beside it, painted
 NEXT = """async (key) => {
-  const root = document.querySelector('.cc-workbench'), before = root.querySelector('.cc-player').getAttribute('aria-label');
+  const root = document.querySelector('.cc-workbench'), answer = () => root.querySelector('.cc-detail').textContent, before = answer();
+  let drawn = false;  // the picture of the clip before is still there when the name has changed
+  root.querySelector('video').addEventListener('loadeddata', () => { drawn = true; }, { once: true });
   const began = performance.now();
   root.querySelector('.cc-player').dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
-  const there = () => root.querySelector('.cc-player').getAttribute('aria-label') !== before
-    && root.querySelector('video')?.readyState >= 2 && root.querySelectorAll('.cc-span[title^=Model]').length === 1
+  const there = () => drawn && answer() !== before && root.querySelectorAll('.cc-span[title^=Model]').length === 1
     && root.querySelector('.cc-case-row.cc-chosen');
   while (!there()) await new Promise(requestAnimationFrame);
   await new Promise(requestAnimationFrame);
