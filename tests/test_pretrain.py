@@ -23,11 +23,12 @@ from crashchat.pretrain import (
     lesson,
     pretrain,
     rate_at,
+    seen_scenario,
     small_frames,
     window_start,
     world_texts,
 )
-from crashchat.scenarios import draw_scenario, scenario_truth, state_at
+from crashchat.scenarios import scenario_truth, state_at
 from crashchat.simulate import write_clip
 from crashchat.tasks import TASKS
 
@@ -43,7 +44,7 @@ def test_every_step_has_a_stage_and_a_rate():
 
 def crash(wanted=True):
     for index in range(200):
-        scenario = draw_scenario(FIRST_SEED + index)
+        scenario = seen_scenario(FIRST_SEED + index)
         if (scenario.crash is not None) == wanted:
             return scenario
     raise AssertionError("no such scenario among 200")
@@ -71,7 +72,7 @@ def test_one_whole_clip_in_four_is_asked_the_six_tasks_and_no_window_is():
 
 
 def test_a_batch_is_decided_by_its_seed_and_long_windows_are_often_whole_clips():
-    scenarios = [draw_scenario(FIRST_SEED + index) for index in range(8)]
+    scenarios = [seen_scenario(FIRST_SEED + index) for index in range(8)]
     counts = np.array([frame_count(scenario) for scenario in scenarios])
     world = World(scenarios, np.zeros((8, MOST_FRAMES, HEIGHT_PX, WIDTH_PX, 3), np.uint8), counts)
     tokenizer = train_tokenizer(world_texts(scenarios))
@@ -119,7 +120,7 @@ def test_frames_are_those_that_reading_a_written_clip_gives(tmp_path):
 def test_frames_are_the_models_size_and_the_same_for_a_seed():
     frames = small_frames(FIRST_SEED)
     assert frames.shape == (32, 84, 112, 3) and frames.dtype == np.uint8
-    count = frame_count(draw_scenario(FIRST_SEED))
+    count = frame_count(seen_scenario(FIRST_SEED))
     assert frames[:count].std() > 10 and not frames[count:].any()
     assert (small_frames(FIRST_SEED) == frames).all()
 

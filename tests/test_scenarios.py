@@ -65,7 +65,8 @@ def test_ending_is_drawn_apart_from_everything_else(drawn):
     for scenario in drawn[:60]:
         for outcome in OUTCOMES:
             other = draw_scenario(scenario.seed, outcome=outcome)
-            for field in ("duration_s", "kind", "weather", "light", "place", "lanes", "curvature", "traffic", "roadside", "side"):
+            for field in ("duration_s", "kind", "weather", "light", "place", "lanes", "curvature", "eye_m", "horizon", "bumps_s", "traffic",
+                          "roadside", "side"):
                 assert getattr(other, field) == getattr(scenario, field), field
             assert replace(other.clock, outcome=scenario.outcome) == scenario.clock
 
@@ -117,7 +118,8 @@ def test_bodies_touch_in_a_crash_at_its_start_and_never_else(outcome):
         times_s = np.round(np.arange(0, clock.duration_s, 0.05), 2)
         ego_z, straight = play.ego.at(times_s), np.zeros_like(times_s)
         bodies = [corners(straight, ego_z + (BUMPER_M - 2.6) / 2, straight, BUMPER_M + 2.6, EGO_WIDTH_M)]
-        bodies += [corners(a.x.at(times_s), a.z.at(times_s), a.yaw.at(times_s), *SIZES[a.kind][:2]) for a in play.actors]
+        bodies += [corners(a.x.at(times_s), a.z.at(times_s), a.yaw.at(times_s), *SIZES[a.kind][:2])
+                   for a in (*play.actors, *play.others)]
         meeting = (0, 1) if scenario.ego_involved else (1, 2)
         for pair in ((i, j) for j in range(len(bodies)) for i in range(j)):
             room = gap(bodies[pair[0]], bodies[pair[1]])
@@ -143,8 +145,8 @@ def test_constant_answers_are_weak(drawn):
 
 def test_closed_lists_are_small(drawn):
     truths = [scenario_truth(scenario) for scenario in drawn]
-    for task, most in (("crash_description", 14), ("causal_reasoning", 14), ("prevention_reasoning", 14)):
-        assert 10 <= len({truth[task] for truth in truths}) <= most
+    for task, most in (("crash_description", 19), ("causal_reasoning", 20), ("prevention_reasoning", 20)):
+        assert 18 <= len({truth[task] for truth in truths}) <= most
     assert len({text for text, _ in CAUSES.values()}) == len({text for _, text in CAUSES.values()}) == len(CAUSES)
     assert max(len(text.split()) for _, text in CAUSES.values()) <= 35
     words = {word for truth in truths for text in truth.values() for word in text.split() if not word[0].isdigit()}
