@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['KINDS', 'BASE', 'SCORE_COLUMNS', 'ORDERED_BY', 'PAIR_COLUMNS', 'COSINE', 'TABLES', 'Trial', 'trial_of', 'pooled',
            'score_rows', 'published_value', 'pair_rows', 'verdicts', 'read_cosines', 'partitions', 'agreement_within',
-           'suggested_groups', 'StudyConfig', 'resolve_study_config', 'Study', 'tallies_of', 'mean_cosines',
-           'grouping_rows', 'studied', 'write_study', 'read_study', 'best_rows']
+           'suggested_groups', 'StudyConfig', 'resolve_study_config', 'Study', 'baselines', 'tallies_of',
+           'mean_cosines', 'grouping_rows', 'studied', 'write_study', 'read_study', 'best_rows']
 
 # %% ../nbs/28_strategies.ipynb #f65bd51f
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,6 +50,7 @@ class Trial:
     "One evaluated adapter, or the bare base."
 
     kind: str                # one of KINDS, or BASE
+    strategy: str            # its name, or BASE
     tasks: tuple[str, ...]   # that it was trained on; all for the base
     seed: int                # of its training; 0 for the base
     training: Path | None    # run folder of its training
@@ -61,14 +62,14 @@ def trial_of(
 ) -> Trial:
     "What was evaluated. Raises CrashchatError if its adapter does not lie in the folder of its training."
     if run.settings.get("adapter") is None:
-        return Trial(BASE, ALL, 0, None, run)
+        return Trial(BASE, BASE, ALL, 0, None, run)
     training = Path(str(run.settings["adapter"])).parent
     try:
         values = read_json(training / "config.json")["values"]
         strategy, seed = STRATEGIES[values["strategy"]["value"]], int(values["seed"]["value"])
     except (KeyError, TypeError, ValueError) as error:
         raise CrashchatError(training / "config.json", "does not say which strategy and seed were trained") from error
-    return Trial(strategy.kind, strategy.tasks, seed, training, run)
+    return Trial(strategy.kind, values["strategy"]["value"], strategy.tasks, seed, training, run)
 
 # %% ../nbs/28_strategies.ipynb #60b968ea
 def pooled(
@@ -81,7 +82,7 @@ def pooled(
     return Tally(mean, tallies[0].formula, sum(tally.unparsed for tally in tallies))
 
 
-SCORE_COLUMNS = "task metric kind value low high spread seeds clips published".split()
+SCORE_COLUMNS = "task metric kind value low high spread seeds clips black constant published".split()
 
 
 def score_rows(
@@ -90,7 +91,8 @@ def score_rows(
     metrics: Sequence[str],
     resamples: int,
     seed: int,
-) -> list[dict[str, Any]]:  # SCORE_COLUMNS
+    beside: Mapping[tuple[str, str], Mapping[str, float]] = {},  # metric, kind -> what stands beside it, from `baselines`
+) -> list[dict[str, Any]]:  # SCORE_COLUMNS without those of `beside` that are not there
     "What each kind of strategy scores in a task."
     rows = []
     for kind, tallies in seeds.items():
@@ -98,7 +100,8 @@ def score_rows(
         values, spans, alone = together.scores(), bootstrap_intervals(together, resamples, seed), [tally.scores() for tally in tallies]
         rows += [{"task": task, "metric": metric, "kind": kind, "value": values[metric], "low": spans[metric][0], "high": spans[metric][1],
                   "spread": float(np.std([one[metric] for one in alone], ddof=1)) if len(alone) > 1 else None, "seeds": len(alone),
-                  "clips": together.clips, "published": published_value(task, metric, kind)} for metric in metrics]
+                  "clips": together.clips, **beside.get((metric, kind), {}), "published": published_value(task, metric, kind)}
+                 for metric in metrics]
     return rows
 
 
@@ -240,6 +243,24 @@ class Study:
     pairs: "pd.DataFrame"    # PAIR_COLUMNS
     cosines: "pd.DataFrame"  # step, task, other, cosine: mean over the seeds
     groups: "pd.DataFrame"   # grouping, groups, agreement: the suggested, the paper's, all together
+    runs: "pd.DataFrame"     # kind, strategy, seed, training, evaluation: names of the run folders
+
+
+def baselines(
+    trials: Sequence[Trial],
+    task: str,
+) -> dict[tuple[str, str], dict[str, float]]:  # metric, kind -> "black", the mean of the seeds that were shown black frames; "constant"
+    "What a task's scores must be held against, as the evaluations found it."
+    import pandas as pd
+
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    rows = [pd.DataFrame(trial.run.scores[trial.run.scores.task == task]).assign(kind=trial.kind) for trial in trials if task in trial.tasks]
+    held = pd.concat(rows).dropna(subset=["value"]) if rows else pd.DataFrame(columns=["metric", "kind", "who", "value"])
+    for name, who in (("black", "black frames"), ("constant", "best constant")):
+        means = pd.DataFrame(held[held.who == who]).groupby(["metric", "kind"]).value.mean()
+        for (metric, kind), value in means.items():  # pyright: ignore[reportGeneralTypeIssues]
+            found.setdefault((str(metric), str(kind)), {})[name] = float(value)
+    return found
 
 
 def tallies_of(
@@ -304,22 +325,23 @@ def studied(
         seeds, errors = tallies_of(trials, task)
         if seeds:
             metrics = list(next(iter(seeds.values()))[0].scores())
-            scores += score_rows(task, seeds, metrics, *draws) + score_rows(task, errors, ["ECE"], *draws)
+            scores += score_rows(task, seeds, metrics, *draws, baselines(trials, task)) + score_rows(task, errors, ["ECE"], *draws)
             pairs += pair_rows(task, seeds, *draws)
     cosines = mean_cosines(trials)
-    return Study(pd.DataFrame(scores, columns=SCORE_COLUMNS), pd.DataFrame(verdicts(pairs), columns=PAIR_COLUMNS), cosines, grouping_rows(cosines))
+    runs = [(trial.kind, trial.strategy, trial.seed, trial.training and trial.training.name, trial.run.folder.name) for trial in trials]
+    return Study(pd.DataFrame(scores, columns=SCORE_COLUMNS), pd.DataFrame(verdicts(pairs), columns=PAIR_COLUMNS), cosines,
+                 grouping_rows(cosines), pd.DataFrame(runs, columns=["kind", "strategy", "seed", "training", "evaluation"]))
 
 # %% ../nbs/28_strategies.ipynb #d15bc67b
-TABLES = ("scores", "pairs", "cosines", "groups")
+TABLES = ("scores", "pairs", "cosines", "groups", "runs")
 
 
 def write_study(
     path: str | Path,  # study.json
     study: Study,
-    more: Mapping[str, Any] = {},  # what else belongs to it, e.g. which runs it was made from
 ):
     "Write the tables as rows. Raises CrashchatError if the file cannot be written."
-    write_json(path, {**more, **{name: plain_rows(getattr(study, name)) for name in TABLES}})
+    write_json(path, {name: plain_rows(getattr(study, name)) for name in TABLES})
 
 
 def read_study(

@@ -30,11 +30,11 @@ class Plan:
     strategies: tuple[str, ...] = tuple(STRATEGIES)
     set_seed: int = 1          # of the clips; the demo's is 0
 
-    def trainings(self, data: str, model: str) -> list[dict[str, Any]]:
-        "Parameters of all training runs, seed by seed."
+    def trainings(self, data: str, model: str, seed: int) -> list[dict[str, Any]]:
+        "Parameters of the training runs of a seed."
         given = {"profile": self.profile, "data": data, "model": model, **self.training}
         return [{**given, "strategy": name, "seed": seed, **({"conflict_clips": 24} if STRATEGIES[name].kind == "heterogeneous" else {})}
-                for seed in range(self.seeds) for name in self.strategies]
+                for name in self.strategies]
 
 
 WHOLE = Plan("demo", {"train": 1500, "val": 100, "test": 300}, 3,
@@ -55,13 +55,12 @@ def all_finished(
 
 
 def evaluations(
-    plan: Plan,
-    trainings: list[dict[str, Any]],  # their parameters
+    trainings: list[dict[str, Any]],  # parameters of those of a seed
     folders: list[Path],              # and run folders
 ) -> list[dict[str, Any]]:            # parameters of all evaluations
-    "The base on all tasks, and each adapter on those it was trained on; the first seed also with black frames."
+    "Each adapter on the tasks it was trained on; the first seed also with black frames, and beside it the base on all tasks."
     given = {name: trainings[0][name] for name in ("profile", "data", "model")}
-    asked = [{**given, "adapter": None}]
+    asked = [] if trainings[0]["seed"] else [{**given, "adapter": None}]
     for settings, folder in zip(trainings, folders, strict=True):
         asked.append({**given, "adapter": str(folder / "adapter"), "tasks": ",".join(STRATEGIES[settings["strategy"]].tasks),
                       "control": "none" if settings["seed"] else "black"})
@@ -79,10 +78,11 @@ def study(
     home = Path(root)
     runs, data = home / "runs", home / "data" / f"study-{plan.profile}"
     make_set(data, plan.clips, plan.set_seed)
-    trainings = plan.trainings(str(data), str(pocket_model(home / "ckpt" / "pocket")))
-    trained = all_finished("study: training", launch_all("train", trainings, workers, root=runs))
-    asked = evaluations(plan, trainings, trained)
-    evaluated = all_finished("study: evaluation", launch_all("evaluate", asked, workers, root=runs))
+    model, evaluated = str(pocket_model(home / "ckpt" / "pocket")), []
+    for seed in range(plan.seeds):
+        trainings = plan.trainings(str(data), model, seed)
+        trained = all_finished("study: training", launch_all("train", trainings, workers, root=runs))
+        evaluated += all_finished("study: evaluation", launch_all("evaluate", evaluations(trainings, trained), workers, root=runs))
     folder = launch("study", {"profile": plan.profile, "runs": ",".join(map(str, evaluated))}, root=runs, reuse=True)
     print(closing(folder), file=sys.stderr)
     return folder

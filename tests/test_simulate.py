@@ -3,14 +3,29 @@
 import math
 import os
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from crashchat import simulate
+from crashchat.audit import AWAY, Look, clip_probes, giveaways, text_probes
 from crashchat.cases import SPLITS, read_cases
-from crashchat.core import CrashchatError, read_json
+from crashchat.core import Case, CrashchatError, read_json
+from crashchat.render import render
 from crashchat.scenarios import draw_scenario, scenario_truth
-from crashchat.simulate import CLIP_FPS, Recipe, clip_name, clip_seed, make_set, write_clip
+from crashchat.simulate import (
+    CLIP_FPS,
+    CLIP_HEIGHT_PX,
+    CLIP_WIDTH_PX,
+    SOURCE,
+    Recipe,
+    clip_name,
+    clip_seed,
+    make_set,
+    write_clip,
+)
 from crashchat.video import probe
 
 
@@ -82,3 +97,16 @@ def test_fault_in_a_worker_comes_home_as_one_line(tmp_path):
     (tmp_path / "videos").write_text("in the way")
     with pytest.raises(CrashchatError, match="demo_val_0000.mp4: cannot be written"):
         make_set(tmp_path, {"val": 1}, seed=0, workers=1)
+
+
+def test_nothing_but_the_motion_gives_an_answer_away():
+    cases, looks = [], {}
+    for split, number in [*(("train", number) for number in range(240)), *(("test", number) for number in range(120))]:
+        scenario, name = draw_scenario(clip_seed(1, split, number)), clip_name(split, number)
+        cases.append(Case(name.removesuffix(".mp4"), Path("data", name), scenario_truth(scenario), SOURCE, split))
+        first = Image.fromarray(render(scenario, [0.0], 112, 84)[0]).convert("L").resize((16, 9), Image.Resampling.BOX)
+        grey = np.asarray(first)
+        looks[cases[-1].case_id] = Look(CLIP_WIDTH_PX, CLIP_HEIGHT_PX, scenario.duration_s, 1, 1, 0, "", grey, grey[None].repeat(4, 0))
+    checks = giveaways(cases, [*text_probes("data", cases), *clip_probes(cases, looks, "")], looks)
+    assert {"source", "file name: letters", "length", "black frames", "first frame"} <= {line.name for line in checks if line.score is not None}
+    assert [f"{line.name}, {line.task}: {line.verdict}" for line in checks if line.verdict.startswith(AWAY)] == []

@@ -52,6 +52,9 @@ def test_a_study_scores_pools_and_judges(trials, tmp_path):
     assert scores.value["homogeneous"] == 1.0 and scores.spread["homogeneous"] == 0.0 and scores.spread["heterogeneous"] > 0.1
     assert scores.value["heterogeneous"] == pytest.approx((scores.value["independent"] + 1) / 2)
     assert scores.published["heterogeneous"] == 0.4608
+    assert scores.constant.nunique() == 1 and 0 < scores.constant.iloc[0] < 1 and scores.black.isna().all()
+    assert set(found.runs.strategy) == {"crash_localization_independent_monotask", "perception_centric_homogeneous_multitask", "heterogeneous_multitask"}
+    assert all((trials / row["evaluation"]).is_dir() and (trials / row["training"]).is_dir() for row in found.runs.to_dict("records"))
     pairs = {(row["first"], row["other"]): row for row in found.pairs.to_dict("records") if row["task"] == "crash_localization"}
     assert {pair: row["verdict"] for pair, row in pairs.items()} == {
         ("independent", "homogeneous"): "holds", ("independent", "heterogeneous"): "reversed", ("homogeneous", "heterogeneous"): "holds"}
@@ -60,7 +63,7 @@ def test_a_study_scores_pools_and_judges(trials, tmp_path):
     assert (pair["verdict"], pair["p"]) == ("not decided", 1.0)  # both as annotated
     assert found.cosines.to_dict("records") == [
         {"step": step, "task": ALL[0], "other": ALL[5], "cosine": pytest.approx(0.1 * step + 0.5)} for step in (1, 2)]
-    st.write_study(tmp_path / "study.json", found, {"runs": ["a"]})
+    st.write_study(tmp_path / "study.json", found)
     again = st.read_study(tmp_path / "study.json")
     assert again.pairs.verdict.tolist() == found.pairs.verdict.tolist() and again.groups.grouping.tolist() == found.groups.grouping.tolist()
 
