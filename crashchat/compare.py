@@ -26,7 +26,9 @@ from crashchat.evaluate import (
     answered,
     answered_tally,
     breakdowns,
+    check_whole,
     clip_lengths,
+    fill_from_profile,
     listed_tasks,
     plain_rows,
     read_scores,
@@ -104,15 +106,8 @@ class CompareConfig:
     seed: int = 0                  # of the resamples
 
     def __post_init__(self):
-        if self.profile not in COMPARE_PROFILES:
-            raise CrashchatError("compare", f"must be one of {', '.join(COMPARE_PROFILES)}", "profile", self.profile)
-        for name, value in COMPARE_PROFILES[self.profile].items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-        for name, least in {"bootstrap": 1, "seed": 0}.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise CrashchatError("compare", f"must be a whole number, at least {least}", name, value)
+        fill_from_profile("compare", self, COMPARE_PROFILES)
+        check_whole("compare", self, {"bootstrap": 1, "seed": 0})
         listed_tasks(self.tasks, "compare")
         run_folders(self.runs)
 

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['PROFILES', 'Control', 'COLUMNS', 'HEADLINES', 'VALIDATED', 'BASELINES', 'GRID_S', 'MOST_PAIRS', 'Constant',
            'MOST_DONORS', 'PUBLISHED_SOURCE', 'PUBLISHED_DATA', 'SMALL_GROUP', 'LENGTHS_S', 'BREAKDOWNS',
-           'RELIABILITY_COLUMNS', 'EvalConfig', 'check_config', 'task_names', 'listed_tasks', 'resolve_eval_config',
-           'resolve_fields', 'Asked', 'setting_of', 'answer_rows', 'given_answer', 'predict', 'Answered', 'answered',
-           'truth_of', 'tally_of', 'tally_rows', 'tidy', 'answer_lists', 'answered_tally', 'score', 'validation_scores',
-           'Fraction', 'choose', 'best_text', 'best_yes_no', 'best_time', 'span_sums', 'best_span', 'best_constants',
-           'constant_tally', 'constants', 'retrieval', 'published_scores', 'verdict_on', 'compare_to_constants',
-           'value_and_interval', 'in_columns', 'group_of', 'group_order', 'group_note', 'breakdown', 'breakdowns',
-           'believed', 'calibration_scores', 'limited', 'clip_lengths', 'bert_or_reason', 'absent_bert', 'evaluate',
-           'plain_rows', 'write_scores', 'read_scores']
+           'RELIABILITY_COLUMNS', 'fill_from_profile', 'check_whole', 'EvalConfig', 'check_config', 'task_names',
+           'listed_tasks', 'resolve_eval_config', 'resolve_fields', 'Asked', 'setting_of', 'answer_rows',
+           'given_answer', 'predict', 'Answered', 'answered', 'truth_of', 'tally_of', 'tally_rows', 'tidy',
+           'answer_lists', 'answered_tally', 'score', 'validation_scores', 'Fraction', 'choose', 'best_text',
+           'best_yes_no', 'best_time', 'span_sums', 'best_span', 'best_constants', 'constant_tally', 'constants',
+           'retrieval', 'published_scores', 'verdict_on', 'compare_to_constants', 'value_and_interval', 'in_columns',
+           'group_of', 'group_order', 'group_note', 'breakdown', 'breakdowns', 'believed', 'calibration_scores',
+           'limited', 'clip_lengths', 'bert_or_reason', 'absent_bert', 'evaluate', 'plain_rows', 'write_scores',
+           'read_scores']
 
 # %% ../nbs/21_evaluate.ipynb #f3c82295
 import math
@@ -87,6 +88,31 @@ from crashchat.tasks import (
 )
 from .text_metrics import meaning_tally, read_corpus
 
+# %% ../nbs/21_evaluate.ipynb #ca6c801e
+def fill_from_profile(
+    where: str,                                 # what is configured, for the message
+    config: Any,                                # frozen dataclass with a field `profile`
+    profiles: Mapping[str, Mapping[str, Any]],  # profile -> field -> value
+):
+    "Give each field that is None its profile's value. Raises CrashchatError on an unknown profile."
+    if config.profile not in profiles:
+        raise CrashchatError(where, f"must be one of {', '.join(profiles)}", "profile", config.profile)
+    for name, value in profiles[config.profile].items():
+        if getattr(config, name) is None:
+            object.__setattr__(config, name, value)
+
+
+def check_whole(
+    where: str,                # what is configured, for the message
+    config: Any,
+    least: Mapping[str, int],  # field -> the least it may be
+):
+    "Raises CrashchatError naming the first field that is no whole number or too small."
+    for name, smallest in least.items():
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+            raise CrashchatError(where, f"must be a whole number, at least {smallest}", name, value)
+
 # %% ../nbs/21_evaluate.ipynb #403261b2
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "smoke": {"data": "data/demo", "model": "ckpt/pocket", "limit": 8, "bootstrap": 100, "bert_model": "off"},
@@ -116,11 +142,7 @@ class EvalConfig:
     seed: int = 0                    # of the draw of clips and of the resamples
 
     def __post_init__(self):
-        if self.profile not in PROFILES:
-            raise CrashchatError("evaluate", f"must be one of {', '.join(PROFILES)}", "profile", self.profile)
-        for name, value in PROFILES[self.profile].items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+        fill_from_profile("evaluate", self, PROFILES)
         check_config(self)
 
 # %% ../nbs/21_evaluate.ipynb #0f7cdf19
@@ -131,11 +153,7 @@ def check_config(
     def refuse(field: str, problem: str):
         raise CrashchatError("evaluate", problem, field, getattr(config, field))
 
-    for field in ("limit", "bootstrap", "bert_layer", "seed"):
-        least = 1 if field == "bootstrap" else 0
-        value = getattr(config, field)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            refuse(field, f"must be a whole number, at least {least}")
+    check_whole("evaluate", config, {"limit": 0, "bootstrap": 1, "bert_layer": 0, "seed": 0})
     for field in ("data", "model", "bert_model", "adapter"):
         value = getattr(config, field)
         if not (isinstance(value, str) and value.strip() or field == "adapter" and value is None):

@@ -31,7 +31,7 @@ from crashchat.compare import (
     scored_again,
 )
 from .core import CrashchatError, read_json, read_jsonl, write_json
-from .evaluate import believed, plain_rows, resolve_fields
+from .evaluate import believed, check_whole, fill_from_profile, plain_rows, resolve_fields
 from .metrics import LOWER_IS_BETTER, Tally, bootstrap_intervals
 from .published import PUBLISHED, PUBLISHED_WHO
 from .tasks import ALL, LINGUISTIC_TASKS, PERCEPTION_TASKS, STRATEGIES, TASKS
@@ -205,15 +205,8 @@ class StudyConfig:
     seed: int = 0                  # of the resamples
 
     def __post_init__(self):
-        if self.profile not in COMPARE_PROFILES:
-            raise CrashchatError("study", f"must be one of {', '.join(COMPARE_PROFILES)}", "profile", self.profile)
-        for name, value in COMPARE_PROFILES[self.profile].items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-        for name, least in {"bootstrap": 1, "seed": 0}.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise CrashchatError("study", f"must be a whole number, at least {least}", name, value)
+        fill_from_profile("study", self, COMPARE_PROFILES)
+        check_whole("study", self, {"bootstrap": 1, "seed": 0})
         run_folders(self.runs)
 
     @property
