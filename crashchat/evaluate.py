@@ -74,7 +74,7 @@ from crashchat.metrics import (
 # %% ../nbs/21_evaluate.ipynb #5efb0928
 from .calibration import RELIABILITY, Judged, annotated_value, calibration_tally, judge, reliability
 from .published import published_rows
-from .retrieval import described_clips, nearest_clips
+from .retrieval import kept_looks, nearest_clips
 from crashchat.tasks import (
     ALL,
     TASKS,
@@ -619,13 +619,14 @@ MOST_DONORS = 2000  # training clips that are looked at, drawn at random where t
 def retrieval(
     fit_cases: Sequence[Case],   # training clips, to copy from
     cases: Sequence[Case],       # the clips that are scored
+    kept: Path,                  # folder for what the clips look like
     tasks: Sequence[str] = ALL,  # task names
     bootstrap: int = 1000,       # resamples behind the intervals
     seed: int = 0,
     others: Mapping[str, Sequence[str]] | None = None,  # task -> answers of other clips, from `answer_lists`
 ) -> "pd.DataFrame":  # COLUMNS
     "What copying from the most similar training clip scores. Raises CrashchatError if an annotation does not parse."
-    seen, looks = (described_clips(group) if fit_cases else {} for group in (cases, fit_cases))
+    seen, looks = (kept_looks(group, kept) if fit_cases else {} for group in (cases, fit_cases))
     rows = []
     for task in tasks:
         asked, given = ([case for case in group if task in asked_tasks(case)] for group in (cases, fit_cases))
@@ -943,7 +944,7 @@ def evaluate(
     lengths = clip_lengths([*chosen, *(fit_cases if "crash_localization" in tasks else ())])
     parts.append(constants(fit_cases, chosen, lengths_s=lengths, **draws))
     looked = limited(fit_cases, min(10 * (config.limit or MOST_DONORS), MOST_DONORS), config.seed)
-    parts.append(retrieval(looked, chosen, **draws))
+    parts.append(retrieval(looked, chosen, run.parent / "cache" / "looks", **draws))
     if beside is not None:
         parts += [score(rows, chosen, who="model, published reading", reading="published", **scoring), beside]
     found = pd.concat([part for part in parts if len(part)], ignore_index=True)  # an empty one would make objects of numbers

@@ -1,6 +1,7 @@
 "Predictions are written before they are scored, nothing leaves a denominator, and no score stands without its constant."
 
 import json
+import os
 import random
 import sys
 import types
@@ -411,7 +412,7 @@ def test_retrieval_copies_from_the_clip_that_looks_alike(filmed):
     assert all(abs(float(np.linalg.norm(look)) - 1) < 1e-5 for look in looks.values() if not isinstance(look, str))
     found = retrieval.nearest_clips({name: looks[name] for name in ("t0", "t1", "t2", "t3")}, {name: looks[name] for name in ("f3", "f2", "f1", "f0")})
     assert found == {"t0": "f0", "t1": "f1", "t2": "f2"}
-    frame = ev.retrieval(training, cases, bootstrap=20)
+    frame = ev.retrieval(training, cases, cases[0].video.parent / "looks", bootstrap=20)
     one = pick(frame, "crash_recognition", "accuracy", "retrieval")
     assert (one.value, one.clips, one.failed, one.note) == (0.75, 4, 1, "of 4 training clips, 1 could not be read")
     span = pick(frame, "crash_localization", "mIoU", "retrieval")  # copied in seconds, from crash clips only
@@ -421,9 +422,9 @@ def test_retrieval_copies_from_the_clip_that_looks_alike(filmed):
 def test_retrieval_without_training_clips_is_absent_with_the_reason(filmed):
     cases, training = filmed
     for fit, why in (([], "absent: no training clip has an answer"), (training[4:], "absent: none of 1 training clips can be read")):
-        one = pick(ev.retrieval(fit, cases, ["crash_recognition"], bootstrap=20), "crash_recognition", "accuracy", "retrieval")
+        one = pick(ev.retrieval(fit, cases, cases[0].video.parent / "looks", ["crash_recognition"], bootstrap=20), "crash_recognition", "accuracy", "retrieval")
         assert np.isnan(one.value) and (one.note, one.clips) == (why, 4)
-    one = pick(ev.retrieval(training, cases[:1], ["crash_localization"], bootstrap=20), "crash_localization", "mIoU", "retrieval")
+    one = pick(ev.retrieval(training, cases[:1], cases[0].video.parent / "looks", ["crash_localization"], bootstrap=20), "crash_localization", "mIoU", "retrieval")
     assert one.note == "no clips to score"
 
 
@@ -692,3 +693,22 @@ def test_the_calibration_beside_the_adapter_is_judged_on_the_split(tmp_path):
     (adapter / "calibration.json").write_text('{"temperatures": {"crash_recognition": 0}}')
     with pytest.raises(CrashchatError, match="temperatures.crash_recognition=0 must be above 0"):
         ev.evaluate(config, Believer(right), cases, run)
+
+
+def test_what_clips_look_like_is_kept_until_one_changes_and_made_anew_where_it_is_damaged(filmed, tmp_path, monkeypatch):
+    cases, _ = filmed
+    first = retrieval.kept_looks(cases, tmp_path / "looks")
+    [kept] = (tmp_path / "looks").iterdir()
+    looked = []
+    monkeypatch.setattr(retrieval, "described_clip", lambda video: looked.append(video) or np.ones(576, np.float32))
+
+    def same(found):
+        return all(np.array_equal(found[name], look) if isinstance(look, np.ndarray) else found[name] == look for name, look in first.items())
+
+    assert same(retrieval.kept_looks(cases, tmp_path / "looks")) and not looked and isinstance(first["t3"], str)
+    kept.write_bytes(kept.read_bytes()[:200])
+    assert not same(retrieval.kept_looks(cases, tmp_path / "looks")) and len(looked) == 4
+    stamp = cases[0].video.stat()
+    os.utime(cases[0].video, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
+    retrieval.kept_looks(cases, tmp_path / "looks")
+    assert len(looked) == 8 and len(list((tmp_path / "looks").iterdir())) == 2
