@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from crashchat.scenarios import (
     BUMPER_M,
     LANE_M,
-    LIGHT,
+    LIGHTWEIGHT,
     PAINTS,
     SIZES,
     Actor,
@@ -318,7 +318,7 @@ def look(
         pitch = pitch + 0.045 * moving * np.where(since >= 0, np.exp(-5.0 * np.maximum(since, 0.0)), 0.0) * np.cos(19.0 * since)
     if scenario.crash is not None and scenario.ego_involved:
         since = times_s - scenario.crash.start_s
-        light = scenario.play.actors[0].kind in LIGHT
+        light = scenario.play.actors[0].kind in LIGHTWEIGHT
         wave = np.exp(-2.2 * since / scenario.crash.length_s) * np.where((since >= 0) & (since < scenario.crash.length_s), 1.0, 0.0)
         size = 0.5 if light else 1.0
         pitch = pitch + size * 0.075 * wave * np.cos(19.0 * since)
@@ -624,7 +624,7 @@ def glow_of(
     points: np.ndarray,  # float [T,N,3] from `posed`
 ) -> Callable[[int, bool, bool], list[tuple[float, float, float, tuple[int, int, int, int]]]]:
     "The halo of lights: columns, rows, radii in pixels and colours with opacity, for a frame and which lights are on."
-    if actor.kind in (*LIGHT, "roadblock"):
+    if actor.kind in (*LIGHTWEIGHT, "roadblock"):
         return lambda t, brake, hazard: []
     parts = [part for _, group in shape_of(actor.kind).groups for part in group]
     lamps = {name: [points[:, list(part[1])].mean(1) for part in parts if part[2] == name] for name in ("tail", "lamp")}
@@ -762,7 +762,7 @@ def bonnet(
     rise = np.array([0.955, 0.925, 0.915, 0.925, 0.955])
     if scenario.crash is not None and scenario.ego_involved and view.times_s[t] >= scenario.crash.start_s:
         dents = np.random.default_rng([scenario.seed, 10]).uniform(0.03, 0.12, 5)
-        rise = rise - dents * (0.35 if scenario.play.actors[0].kind in LIGHT else 1.0) * np.array([0.6, 1, 0.5, 1, 0.6])
+        rise = rise - dents * (0.35 if scenario.play.actors[0].kind in LIGHTWEIGHT else 1.0) * np.array([0.6, 1, 0.5, 1, 0.6])
     edge = [(w * x, h * float(y)) for x, y in zip((0.06, 0.3, 0.5, 0.7, 0.94), rise, strict=True)]
     pen.polygon([(0, h), *edge, (w, h)], fill=toned(paint, tone, 0.55))
     pen.line(edge, fill=toned(paint, tone, 0.9), width=max(1, w // 160))
