@@ -31,7 +31,7 @@ test test-browser: export OMP_NUM_THREADS = 1
 test: .venv/installed-dev
 	$(BIN)/ruff check nbs tests
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/nbdev_test --path nbs --n_workers 1
+	$(BIN)/nbdev_test --path nbs --n_workers 2
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Debian's Chromium driven by PyPI's playwright: nothing is downloaded outside the two package systems.

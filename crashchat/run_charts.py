@@ -191,12 +191,12 @@ def strategies_chart(
 
 # %% ../nbs/35_run_charts.ipynb #d36dee77
 def conflict_panel(
-    rows: "pd.DataFrame",  # task, other, cosine; of one step, both ways round
+    rows: "pd.DataFrame",  # task, other, cosine; of one step, the later task first
     titles: Sequence[str],  # of the tasks, in order
     title: str,
     labels: bool,          # whether the lines are named
 ) -> AnyChart:
-    "A square of cosines."
+    "A triangle of cosines."
     x = alt.X("other:N", sort=list(titles), title=None, axis=alt.Axis(labelAngle=-40, ticks=False, domain=False, labelLimit=140))
     y = alt.Y("task:N", sort=list(titles), title=None, axis=alt.Axis(ticks=False, domain=False, labels=labels, labelLimit=180))
     base = alt.Chart(rows).encode(x=x, y=y, tooltip=["task:N", "other:N", alt.Tooltip("cosine:Q", format=".3f")])
@@ -215,14 +215,12 @@ def conflicts_chart(
 
     if not len(cosines):
         return empty_chart("No training has compared its tasks' gradients (conflict_clips).")
-    steps, known = sorted(set(cosines.step)), {*cosines.task, *cosines.other}
-    titles = [task_words(task) for task in HEADLINES if task in known]
-    panels = []
+    steps, order = sorted(set(cosines.step)), list(HEADLINES)
+    pairs = [sorted(pair, key=order.index) for pair in zip(cosines.task, cosines.other, strict=True)]
+    drawn = cosines.assign(task=[task_words(later) for _, later in pairs], other=[task_words(earlier) for earlier, _ in pairs])
+    titles, panels = [task_words(task) for task in order], []
     for step in dict.fromkeys((steps[0], steps[len(steps) // 2], steps[-1])):
-        here = pd.DataFrame(cosines[cosines.step == step])
-        both = pd.concat([here, here.rename(columns={"task": "other", "other": "task"})], ignore_index=True)
-        both = both.assign(task=both.task.map(task_words), other=both.other.map(task_words))
-        panels.append(conflict_panel(both, titles, f"after {step} steps", not panels))
+        panels.append(conflict_panel(pd.DataFrame(drawn[drawn.step == step]), titles, f"after {step} steps", not panels))
     how = "cosine between two tasks' gradients over the weights that are trained, the mean over the seeds: +1 the same direction, below 0 one undoes the other"
     return finished(alt.concat(*panels, columns=3, spacing=12), "Which tasks pull together", how)
 

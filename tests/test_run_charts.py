@@ -155,12 +155,12 @@ def test_strategies_have_a_panel_a_task_with_the_published_score_of_their_kind()
     assert not any(row["published"] for row in second)
 
 
-def test_conflicts_are_shown_both_ways_round_early_midway_and_late():
+def test_conflicts_are_shown_once_a_pair_early_midway_and_late():
     rows_of = [(step, "crash_recognition", "crash_localization", step / 100) for step in (10, 20, 30, 40)]
     spec = run_charts.conflicts_chart(pd.DataFrame(rows_of, columns=["step", "task", "other", "cosine"])).to_dict()
     assert [panel["title"]["text"] for panel in spec["concat"]] == ["after 10 steps", "after 30 steps", "after 40 steps"]
     held = spec["datasets"][spec["concat"][0]["data"]["name"]]
-    assert {(row["task"], row["other"]) for row in held} == {("crash recognition", "crash localization"), ("crash localization", "crash recognition")}
+    assert [(row["task"], row["other"]) for row in held] == [("crash localization", "crash recognition")]
     once = run_charts.conflicts_chart(pd.DataFrame(rows_of[:1], columns=["step", "task", "other", "cosine"])).to_dict()
     assert len(once["concat"]) == 1
 

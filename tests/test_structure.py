@@ -16,7 +16,7 @@ from crashchat import runs
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))
 APPS = sorted((ROOT / "nbs" / "apps").glob("*.ipynb"))
-NOTEBOOKS = [*LIBRARY, *(ROOT / "nbs" / f"{name}.ipynb" for name in ("index", "performance", "coming_from_crashchat")), *APPS]
+NOTEBOOKS = [*LIBRARY, *(ROOT / "nbs" / f"{name}.ipynb" for name in ("index", "performance", "study", "coming_from_crashchat")), *APPS]
 DECADES = {path.stem[3:]: int(path.stem[:2]) // 10 for path in LIBRARY}
 HEAVY = "torch transformers peft pandas altair av decord papermill IPython numpy matplotlib".split()
 LAUNCHED = ["train", "evaluate", "compare", "study"]  # the apps that papermill runs

@@ -12,7 +12,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from crashchat.evaluate import plain_rows, read_scores
+from crashchat.evaluate import HEADLINES, plain_rows, read_scores
 from crashchat.prepare import prepare
 from crashchat.runs import launch
 
@@ -25,8 +25,9 @@ def scored(data: Path, model: str, adapter: str | None) -> list[dict]:
     "One evaluation, as rows that say which run they are of."
     run = launch("evaluate", {"profile": "demo", "data": str(data), "model": model, "adapter": adapter, "tasks": TASKS, "control": "black"})
     scores = read_scores(run / "scores.json")
-    kept = scores[scores.who.isin(SHOWN) & scores.value.notna()]
-    return [{"adapter": adapter and Path(adapter).parent.name, "evaluation": run.name, **row} for row in plain_rows(kept)]
+    kept = plain_rows(scores[scores.who.isin(SHOWN) & scores.value.notna()])
+    return [{"adapter": adapter and Path(adapter).parent.name, "evaluation": run.name, **row} for row in kept
+            if row["metric"] in HEADLINES[row["task"]]]
 
 
 if __name__ == "__main__":
