@@ -171,7 +171,8 @@ def lesson(
 ) -> list[tuple[str, str]]:
     "The questions and answers for one window; states are asked four times as often where they change, since that is hard."
     times_s, clock = TIMES_S[first : first + frames], scenario.clock
-    weight = 1.0 + 3.0 * (abs(np.subtract.outer(times_s, (clock.cue_s, clock.start_s, clock.end_s))) < 0.4).any(axis=1)
+    changing = (np.abs(np.subtract.outer(times_s, (clock.cue_s, clock.start_s, clock.end_s))) < 0.4).any(axis=1)
+    weight = np.where(changing, 4.0, 1.0)
     asked = times_s[np.sort(rng.choice(frames, min(states, frames), replace=False, p=weight / weight.sum()))]
     at = [(f"State at {time_s - times_s[0]:.1f}?", state_at(scenario, time_s)) for time_s in asked]
     if frames == frame_count(scenario) and rng.random() < 0.25:
