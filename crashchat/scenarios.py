@@ -7,7 +7,7 @@ __all__ = ['Colour', 'SIZES', 'ROAD_USERS', 'LIGHTWEIGHT', 'LANE_M', 'BUMPER_M',
            'PAINTS', 'CLOTHES', 'BRIGHT', 'CARGO', 'COATS', 'CARDBOARD', 'BARRIERS', 'KINDS', 'CAUSES', 'WEATHERS',
            'LIGHTS', 'PLACES', 'Curve', 'Actor', 'Clock', 'draw_clock', 'after_impact', 'travel', 'held', 'approach',
            'follow', 'Play', 'as_colour', 'paint_for', 'road_edges', 'side_name', 'choose_crossing', 'parked_car',
-           'ego_speeds', 'play_rear_end', 'play_crossing', 'play_cut_in', 'play_cut_across', 'play_head_on',
+           'ego_speeds', 'play_rear_end', 'play_crossing', 'swung', 'play_cut_in', 'play_cut_across', 'play_head_on',
            'play_lost_load', 'onlooker', 'play_side_hit', 'play_drift', 'play_roadblock', 'play_bike_rear_end',
            'play_oncoming_pedestrian', 'play_loss_of_control', 'Kind', 'Roadside', 'Scenario', 'reach', 'ego_reach',
            'apart', 'candidate', 'draw_traffic', 'draw_roadside', 'draw_bumps', 'draw_scenario', 'scenario_truth',
@@ -349,6 +349,15 @@ def play_crossing(
     return Play(ego, (actor,), lanes, side_name(sign), (0.0, 0.2), not light, f"{other} crosses", hiding)
 
 # %% ../nbs/06_scenarios.ipynb #fe4620df
+def swung(
+    clock: Clock,
+    most: float,  # drift in m/s, or angle in radians
+) -> list[tuple[float, float]]:  # knots; the integral is 0.8 of the lead times `most`
+    "Up from the cue, level, and back to nothing at the contact: how somebody changes lanes."
+    ramp = 0.2 * clock.lead_s
+    return [(clock.cue_s, 0.0), (clock.cue_s + ramp, most), (clock.start_s - ramp, most), (clock.start_s, 0.0)]
+
+
 def play_cut_in(
     rng: np.random.Generator,
     clock: Clock,
@@ -362,8 +371,7 @@ def play_cut_in(
     edge, target, short = LANE_M if merges else rng.uniform(1.7, 2.1), rng.uniform(-0.3, 0.3), rng.uniform(0.7, 1.0)
     lanes, paint, spin = int(rng.integers(3 if merges else 2, 5)), paint_for(rng, other), rng.uniform(0.5, 1.2)
     drift = (edge - target) / (0.8 * clock.lead_s)
-    ramp = 0.2 * clock.lead_s
-    swerve = [(clock.cue_s, 0.0), (clock.cue_s + ramp, drift), (clock.start_s - ramp, drift), (clock.start_s, 0.0)]
+    swerve = swung(clock, drift)
     crash, near = [[(t, -sign * v) for t, v in knots] for knots in (
         [*swerve, *after_impact(clock, 0.6)], swerve)]
     x = travel(clock, sign * target, crash, near, [(0.0, 0.0)])
@@ -371,7 +379,7 @@ def play_cut_in(
     z = travel(clock, SIZES[other][0] / 2, [(clock.start_s, along), *after_impact(clock, (1.3 if merges else 1.7) * after)],
                [(0.0, along)], [(0.0, along)])
     lean = math.atan2(drift, along)
-    turn = [(clock.cue_s, 0.0), (clock.cue_s + ramp, -sign * lean), (clock.start_s - ramp, -sign * lean), (clock.start_s, 0.0)]
+    turn = swung(clock, -sign * lean)
     yaw = held(clock, [*turn, (clock.end_s, -sign * (0.5 if merges else 1.0) * spin)], turn)
     tilt = held(clock, [(0.0, 0.0)] if merges else [(clock.start_s, 0.0), (clock.start_s + 0.5, -sign * 1.5)])
     actor = Actor(other, paint, x, z, yaw, tilt, hazard_s=clock.end_s if merges and clock.outcome == "crash" else None)
@@ -418,13 +426,13 @@ def play_head_on(
     before, last = ego_speeds(rng, clock)
     speed, target, short = float(rng.uniform(4.5, 6.5)), float(rng.uniform(-0.5, 0.3)), rng.uniform(0.7, 1.0)
     lanes, paint, spin = int(rng.integers(2, 5)), paint_for(rng, "car"), rng.uniform(0.3, 0.9)
-    drift, ramp = (LANE_M + target) / (0.8 * clock.lead_s), 0.2 * clock.lead_s
-    swerve = [(clock.cue_s, 0.0), (clock.cue_s + ramp, drift), (clock.start_s - ramp, drift), (clock.start_s, 0.0)]
+    drift = (LANE_M + target) / (0.8 * clock.lead_s)
+    swerve = swung(clock, drift)
     x = travel(clock, target, [*swerve, *after_impact(clock, -0.6)], swerve, [(0.0, 0.0)])
     after = 0.3 * last
     z = approach(clock, SIZES["car"][0] / 2, -1, (speed, speed, -1.35 * after), short)
     lean = math.atan2(drift, speed)
-    turn = [(clock.cue_s, math.pi), (clock.cue_s + ramp, math.pi - lean), (clock.start_s - ramp, math.pi - lean), (clock.start_s, math.pi)]
+    turn = [(time_s, math.pi - angle) for time_s, angle in swung(clock, lean)]
     yaw = held(clock, [*turn, (clock.end_s, math.pi + spin)], turn, [(0.0, math.pi)])
     actor = Actor("car", paint, x, z, yaw, hazard_s=clock.end_s if clock.outcome == "crash" else None)
     ego = approach(clock, -BUMPER_M, 1, (before, last, after), short)
@@ -548,12 +556,12 @@ def play_roadblock(
     along, aside = float(rng.uniform(5.0, 7.0)), float(rng.uniform(-0.4, 0.4))
     lanes, spin, short = int(rng.integers(3, 5)), rng.uniform(0.3, 0.9), rng.uniform(0.6, 0.9)
     paints, ego = (paint_for(rng, "car"), paint_for(rng, "roadblock")), onlooker(rng, clock, along, (12.0, 14.5), 9.5, 0.4)
-    drift, ramp = (LANE_M + aside) / (0.8 * clock.lead_s), 0.2 * clock.lead_s
-    swerve = [(clock.cue_s, 0.0), (clock.cue_s + ramp, drift), (clock.start_s - ramp, drift), (clock.start_s, 0.0)]
+    drift = (LANE_M + aside) / (0.8 * clock.lead_s)
+    swerve = swung(clock, drift)
     x = travel(clock, LANE_M + aside, [*swerve, *after_impact(clock, 0.4)], swerve, [(0.0, 0.0)])
     z = approach(clock, -SIZES["car"][0] / 2, 1, (along, along, 0.5 * along), short, go_s=99.0)
     lean = math.atan2(drift, along)
-    turn = [(clock.cue_s, 0.0), (clock.cue_s + ramp, lean), (clock.start_s - ramp, lean), (clock.start_s, 0.0)]
+    turn = swung(clock, lean)
     hitter = Actor("car", paints[0], x, z, held(clock, [*turn, (clock.end_s, spin)], turn),
                    hazard_s=clock.end_s if clock.outcome == "crash" else None)
     still = Curve(((0.0, 0.0),))
