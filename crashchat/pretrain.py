@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['FIRST_SEED', 'FPS', 'MOST_FRAMES', 'HEIGHT_PX', 'WIDTH_PX', 'TIMES_S', 'SEEN', 'Stage', 'PretrainConfig',
-           'seen_scenario', 'frame_count', 'small_frames', 'render_world', 'facts', 'lesson', 'World', 'open_world',
-           'batch_at', 'window_start', 'Muon', 'orthogonal', 'optimizers', 'rate_at', 'batch_loss', 'average_gradients',
-           'save_state', 'load_state', 'world_texts', 'pretrain', 'asdict_json']
+           'seen_scenario', 'frame_count', 'small_frames', 'render_world', 'changes', 'begins', 'who', 'sentences',
+           'speech', 'lesson', 'World', 'open_world', 'batch_at', 'window_start', 'Muon', 'orthogonal', 'optimizers',
+           'rate_at', 'batch_loss', 'average_gradients', 'save_state', 'load_state', 'world_texts', 'pretrain',
+           'asdict_json']
 
 # %% ../nbs/17_pretrain.ipynb #ee84b6af
 import json
@@ -34,7 +35,18 @@ from .model import POCKET_CARD, build_pocket, save_model, token_id, train_tokeni
 from .packing import Row, join, pack, token_losses
 from .preprocess import PATCH_PX, TOKEN_PX, clip_prefix, encode_question, to_patches
 from .render import render
-from .scenarios import OUTCOMES, Scenario, draw_scenario, scenario_truth, state_at
+from crashchat.scenarios import (
+    CAUSES,
+    KINDS,
+    OUTCOMES,
+    Scenario,
+    draw_scenario,
+    ego_motion_at,
+    hazard_at,
+    nearest_at,
+    scenario_truth,
+    state_at,
+)
 from .simulate import CLIP_FPS
 from .tasks import TASKS, format_seconds
 from .train import take_back
@@ -59,7 +71,7 @@ class PretrainConfig:
     learning_rate: float = 5e-3  # of Muon, on matrices; AdamW gets 0.4 of it for the rest
     warmup_steps: int = 100
     stages: tuple[Stage, ...] = (
-        Stage(2, 150, 24), Stage(4, 200, 20), Stage(8, 250, 16), Stage(16, 300, 10), Stage(0, 3900, 6),
+        Stage(2, 150, 24), Stage(4, 200, 20), Stage(8, 250, 16), Stage(16, 300, 10), Stage(0, 5100, 6),
     )
 
     @property
@@ -136,30 +148,66 @@ def render_world(
     return np.load(path, mmap_mode="r")
 
 # %% ../nbs/17_pretrain.ipynb #08345116
-def facts(
+def changes(
     scenario: Scenario,
-    start_s: float,            # where the window begins in the clip
-    length_s: float,           # how long it is
+) -> dict[str, float]:  # state -> when it begins, seconds
+    "When states other than the first begin."
+    clock = scenario.clock
+    states = {"crash": {"danger": clock.cue_s, "crash": clock.start_s, "stopped": clock.end_s},
+              "near_miss": {"danger": clock.cue_s, "normal": clock.start_s}}
+    return states.get(scenario.outcome, {})
+
+
+def begins(
+    scenario: Scenario,
+    times_s: np.ndarray,         # float [T], of the window's frames
+) -> list[tuple[str, str]]:      # question and answer
+    "When what can be seen to begin in a window begins: a state, the standing of the ego-car."
+    moments = {f"{state.capitalize()} from?": time_s for state, time_s in changes(scenario).items()}
+    motions = [ego_motion_at(scenario, time_s) for time_s in times_s]
+    if motions[0] != "standing" and "standing" in motions:
+        moments["Ego-car standing from?"] = float(times_s[motions.index("standing")])
+    return [(question, format_seconds(time_s - times_s[0])) for question, time_s in moments.items()
+            if times_s[0] + 0.25 <= time_s <= times_s[-1] - 0.25]
+
+
+def who(
+    scenario: Scenario,
+    times_s: np.ndarray,         # float [T], of the window's frames
+) -> list[tuple[str, str]]:      # question and answer
+    "Who brings the danger and from which side, if the window shows it grow; whether the ego-car is hit, if it shows the contact."
+    clock = scenario.clock
+    if scenario.outcome == "plain" or not times_s[0] <= clock.cue_s or not clock.turn_s <= times_s[-1]:
+        return []
+    asked = [("Who brings danger?", scenario.main_actor), ("From which side?", scenario.side)]
+    if scenario.crash is not None and clock.start_s + 0.25 <= times_s[-1]:
+        asked.append(("Is the ego-car hit?", "Yes" if scenario.ego_involved else "No"))
+    return asked
+
+
+def sentences() -> list[str]:
+    "Everything that is said in the six tasks apart from times, and their questions."
+    said = [TASKS["crash_description"].format(kind.description) for kind in KINDS.values()]
+    for cause, prevention in CAUSES.values():
+        said += [TASKS["causal_reasoning"].format(cause), TASKS["prevention_reasoning"].format(prevention)]
+    asked = [task.question for task in TASKS.values()]
+    return said + asked + [TASKS["crash_recognition"].format(verdict) for verdict in (True, False)] + [
+        task.normal_answer for task in TASKS.values() if task.normal_answer is not None]
+
+
+def speech(
     rng: np.random.Generator,
-) -> list[tuple[str, str]]:    # question and answer
-    "Everything that can be asked about a window, apart from its states."
-    lesson = [("Weather?", scenario.weather), ("Light?", scenario.light)] if rng.random() < 0.3 else []
-    crash, cue_s, end_s = scenario.crash, scenario.cue_s, start_s + length_s
-    struck = False
-    if crash is None or crash.start_s >= end_s or crash.end_s <= start_s:
-        lesson += [("Any contact?", "No"), ("Event?", "no collision.")]
-    elif start_s + 0.25 <= crash.start_s <= end_s - 0.5:
-        struck = True
-        truth = scenario_truth(scenario)
-        lesson += [("Contact at?", format_seconds(crash.start_s - start_s)), ("Any contact?", "Yes"),
-                   ("Event?", truth["crash_description"])]
-        if crash.end_s <= end_s - 0.25:
-            lesson.append(("Crash from, to?", format_seconds(Span(crash.start_s - start_s, crash.end_s - start_s))))
-        if rng.random() < 0.5:  # long texts that follow from the event: worth hearing, not worth hearing every time
-            lesson += [("Reason?", truth["causal_reasoning"]), ("Advice?", truth["prevention_reasoning"])]
-    if cue_s is not None and start_s + 0.5 <= cue_s and (struck or scenario.near_miss) and cue_s + 0.5 < end_s:
-        lesson.append(("Danger from?", format_seconds(cue_s - start_s)))
-    return lesson
+    duration_s: float,        # times up to this are drawn
+) -> tuple[str, str]:         # question and answer
+    "A sentence of this world, or a time or two, to go on with from some word; it has nothing to do with any clip."
+    if rng.random() < 0.3:
+        start_s, end_s = np.sort(np.round(rng.uniform(0.0, duration_s, 2), 1)).tolist()
+        whole = format_seconds(Span(start_s, end_s + 0.1) if rng.random() < 0.7 else start_s)
+    else:
+        whole = str(rng.choice(sentences()))
+    words = whole.split(" ")
+    given = int(rng.integers(len(words)))
+    return " ".join(["Go on:", *words[:given]]), " ".join(words[given:])
 
 
 def lesson(
@@ -167,17 +215,25 @@ def lesson(
     first: int,                # index of the window's first frame
     frames: int,               # frames in the window
     rng: np.random.Generator,
-    states: int = 6,           # how many states are asked
 ) -> list[tuple[str, str]]:
     "The questions and answers for one window; states are asked four times as often where they change, since that is hard."
-    times_s, clock = TIMES_S[first : first + frames], scenario.clock
-    changing = (np.abs(np.subtract.outer(times_s, (clock.cue_s, clock.start_s, clock.end_s))) < 0.4).any(axis=1)
-    weight = np.where(changing, 4.0, 1.0)
-    asked = times_s[np.sort(rng.choice(frames, min(states, frames), replace=False, p=weight / weight.sum()))]
-    at = [(f"State at {time_s - times_s[0]:.1f}?", state_at(scenario, time_s)) for time_s in asked]
-    if frames == frame_count(scenario) and rng.random() < 0.25:
-        return at + [(TASKS[task].question, answer) for task, answer in scenario_truth(scenario).items()]
-    return at + facts(scenario, times_s[0], frames / FPS, rng)
+    times_s = TIMES_S[first : first + frames]
+    begun = np.array(list(changes(scenario).values()))
+    weight = np.where((abs(times_s[:, None] - begun) < 0.4).any(axis=1), 4.0, 1.0)
+
+    def drawn(choices: np.ndarray, count: int, weight: np.ndarray | None = None) -> np.ndarray:
+        p = None if weight is None else weight / weight.sum()
+        return np.sort(rng.choice(choices, min(count, len(choices)), replace=False, p=p))
+
+    hazards = {time_s: seen for time_s in times_s if (seen := hazard_at(scenario, time_s))}
+    asked = [("State", time_s, state_at(scenario, time_s)) for time_s in drawn(times_s, 6, weight)]
+    asked += [("Nearest", time_s, nearest_at(scenario, time_s)) for time_s in drawn(times_s, 2)]
+    asked += [("Hazard", time_s, hazards[time_s]) for time_s in drawn(np.array(list(hazards)), 2)]
+    asked += [("Ego-car", time_s, ego_motion_at(scenario, time_s)) for time_s in drawn(times_s, 1)]
+    at = [(f"{what} at {time_s - times_s[0]:.1f}?", answer) for what, time_s, answer in asked]
+    setting = [("Weather?", scenario.weather), ("Light?", scenario.light)] if rng.random() < 0.3 else []
+    return at + begins(scenario, times_s) + who(scenario, times_s) + setting + [speech(rng, frames / FPS)]
+
 
 # %% ../nbs/17_pretrain.ipynb #c09f7444
 @dataclass(frozen=True)
@@ -208,7 +264,7 @@ def batch_at(
     "One row of windows of one length."
     rng = np.random.default_rng(seed)
     frames = stage.frames or int(rng.choice(world.counts))
-    whole = not stage.frames and rng.random() < 0.5  # half of the long windows are clips as they are
+    whole = not stage.frames and rng.random() < 0.65  # most of the long windows are clips as they are
     chosen = rng.choice(np.flatnonzero(world.counts == frames if whole else world.counts >= frames), stage.clips)
     counts = [HEIGHT_PX * WIDTH_PX // TOKEN_PX**2] * frames
     packed, patches = [], []

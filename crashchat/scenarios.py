@@ -11,7 +11,7 @@ __all__ = ['Colour', 'SIZES', 'ROAD_USERS', 'LIGHTWEIGHT', 'LANE_M', 'BUMPER_M',
            'play_lost_load', 'onlooker', 'play_side_hit', 'play_drift', 'play_roadblock', 'play_bike_rear_end',
            'play_oncoming_pedestrian', 'play_loss_of_control', 'Kind', 'Roadside', 'Scenario', 'reach', 'ego_reach',
            'apart', 'candidate', 'draw_traffic', 'draw_roadside', 'draw_bumps', 'draw_scenario', 'scenario_truth',
-           'state_at', 'scenario_facts', 'ego_motion_at', 'visible_actors']
+           'state_at', 'scenario_facts', 'ego_motion_at', 'sighting', 'nearest_at', 'hazard_at']
 
 # %% ../nbs/06_scenarios.ipynb #603c3446
 import math
@@ -986,15 +986,39 @@ def ego_motion_at(
     return "standing" if now < 0.2 else "braking" if after - before < -0.1 else "driving"
 
 
-def visible_actors(
+def sighting(
     scenario: Scenario,
-) -> tuple[str, ...]:  # sorted, each once
-    "The kinds of actors that are in view and within 40 m for at least half a second."
-    times_s = np.arange(0.0, scenario.duration_s, 0.1)
-    seen = set()
-    for actor in (*scenario.play.actors, *scenario.traffic):
-        depth = actor.z.at(times_s) - scenario.play.ego.at(times_s)
-        across = actor.x.at(times_s) + scenario.curvature * depth**2 / 2
-        if np.sum((depth > 2.0) & (depth < 40.0) & (abs(across) < 0.55 * depth)) >= 5:
-            seen.add(actor.kind)
-    return tuple(sorted(seen))
+    actor: Actor,
+    time_s: float,       # seconds from the start of the clip
+) -> str | None:         # such as "car left coming rightwards"; None if out of view or beyond 40 m
+    "Who is seen where, and which way they move: along the road and across it, both from half a metre a second."
+    time = np.array([time_s])
+    depth = float((actor.z.at(time) - scenario.play.ego.at(time))[0])
+    x = float(actor.x.at(time)[0])
+    if not 2.0 < depth < 40.0 or abs(x + scenario.curvature * depth**2 / 2) > 0.55 * depth:
+        return None
+    place = "ahead" if abs(x) < LANE_M / 2 else side_name(x)
+    along, across = (float(curve.rate(time)[0]) if curve.origin is not None else 0.0 for curve in (actor.z, actor.x))
+    ways = [("away", "coming")[along < 0]] if abs(along) > 0.5 else []
+    ways += [("rightwards", "leftwards")[across < 0]] if abs(across) > 0.5 else []
+    return " ".join((actor.kind, place, *(ways or ["still"])))
+
+
+def nearest_at(
+    scenario: Scenario,
+    time_s: float,       # seconds from the start of the clip
+) -> str:                # as `sighting`; "nobody" if nobody is in view
+    "The nearest of all who are in view."
+    time = np.array([time_s])
+    actors = sorted((*scenario.play.actors, *scenario.play.others, *scenario.traffic), key=lambda actor: float(actor.z.at(time)[0]))
+    return next((seen for actor in actors if (seen := sighting(scenario, actor, time_s))), "nobody")
+
+
+def hazard_at(
+    scenario: Scenario,
+    time_s: float,       # seconds from the start of the clip
+) -> str | None:         # as `sighting`; None while there is no danger and after the crash
+    "Whoever the danger comes from, from when it begins to show until all have come to rest."
+    dangerous = state_at(scenario, time_s) in ("danger", "crash")
+    return sighting(scenario, scenario.play.actors[0], time_s) if dangerous else None
+

@@ -14,12 +14,15 @@ from crashchat.scenarios import (
     KINDS,
     OUTCOMES,
     SIZES,
+    Actor,
     Curve,
     draw_scenario,
     ego_motion_at,
+    hazard_at,
+    nearest_at,
     scenario_truth,
+    sighting,
     state_at,
-    visible_actors,
 )
 from crashchat.tasks import LINGUISTIC_TASKS, TASKS
 
@@ -80,7 +83,6 @@ def test_states_follow_the_spans(drawn):
         for time_s, state in spans:
             assert state_at(scenario, time_s) == state
             assert state_at(scenario, time_s + 1e-6) == state
-        assert set(visible_actors(scenario)) <= set(SIZES)
         if scenario.outcome == "crash":
             at = np.array([clock.end_s, clock.duration_s])
             for actor in scenario.play.actors:
@@ -89,6 +91,34 @@ def test_states_follow_the_spans(drawn):
             if scenario.ego_involved:
                 assert np.ptp(scenario.play.ego.at(at)) < 1e-6
                 assert ego_motion_at(scenario, clock.end_s) == "standing"
+
+
+def test_a_sighting_says_who_where_and_which_way():
+    still, road = Curve(((0.0, 0.0),)), draw_scenario(3, kind="ego_car", outcome="plain")
+    straight = replace(road, curvature=0.0, play=replace(road.play, ego=Curve(((0.0, 8.0),), 0.0), actors=(), others=()), traffic=())
+
+    def seen(kind="car", x=0.0, z=20.0, across=0.0, along=0.0):
+        return sighting(straight, Actor(kind, (0, 0, 0), Curve(((0.0, across),), x), Curve(((0.0, along),), z), still), 0.0)
+
+    assert seen() == "car ahead still"
+    assert seen("truck", x=-3.5, along=-9.0) == "truck left coming"
+    assert seen("pedestrian", x=4.0, across=-1.5) == "pedestrian right leftwards"
+    assert seen(x=1.9, across=2.0, along=6.0) == "car right away rightwards"
+    assert seen(z=1.0) is None and seen(z=41.0) is None and seen(x=20.0) is None  # beside the camera, too far, out of the picture
+    assert nearest_at(straight, 0.0) == "nobody"
+    far, near = (Actor("car", (0, 0, 0), still, Curve(((0.0, 0.0),), z), still) for z in (30.0, 12.0))
+    assert nearest_at(replace(straight, traffic=(far, replace(near, kind="truck"))), 0.0) == "truck ahead still"
+    assert nearest_at(replace(straight, traffic=(far, replace(near, kind="truck"))), 1.4) == "car ahead still"  # the truck is passed
+
+
+def test_the_hazard_is_who_acts_first_while_there_is_danger(drawn):
+    for scenario in drawn:
+        clock = scenario.clock
+        seen = [hazard_at(scenario, time_s) for time_s in np.arange(0.0, scenario.duration_s, 0.1)]
+        assert all(each is None or each.split()[0] == scenario.main_actor for each in seen)
+        assert hazard_at(scenario, clock.cue_s - 0.05) is None and hazard_at(scenario, clock.end_s) is None
+        assert any(seen) <= (scenario.outcome != "plain")
+    assert sum(scenario.outcome == "crash" and hazard_at(scenario, scenario.clock.start_s - 0.05) is not None for scenario in drawn) > 100
 
 
 def corners(x, z, yaw, length, width):
