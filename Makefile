@@ -57,6 +57,7 @@ bench: .venv/installed-dev
 
 readme: .venv/installed-dev
 	$(BIN)/python .ci/readme.py
+	$(BIN)/python .ci/card.py
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .coverage

@@ -32,6 +32,10 @@ def test_readme_is_the_index_notebook():
     assert runpy.run_path(str(ROOT / ".ci" / "readme.py"))["readme"]() == TEXT
 
 
+def test_the_pocket_models_card_shows_what_the_study_found():
+    assert runpy.run_path(str(ROOT / ".ci" / "card.py"))["card"]() == (ROOT / "ckpt" / "pocket" / "README.md").read_text(encoding="utf-8")
+
+
 def test_every_command_is_of_a_kind_that_is_checked():
     for line in COMMANDS:
         assert line.startswith(("make ", "pip install ")) or line in LONG or line in QUICK, line
