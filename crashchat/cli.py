@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['app', 'Parameters', 'KEPT_ANSWERS', 'zoo_app', 'cache_app', 'CacheFolder', 'CACHE', 'limit_threads', 'column_pairs',
            'prepare', 'audit', 'ParameterCommand', 'parameter_pairs', 'train', 'evaluate', 'compare', 'pocket_model',
-           'calibrate', 'fan_out', 'score_command', 'clips_given', 'answers_text', 'answer_clips', 'words_given',
-           'adapters_given', 'ask', 'ask_all_command', 'zoo', 'get', 'convert', 'merge', 'build', 'info', 'demo',
-           'study', 'workbench', 'pretrain', 'package_rows', 'machine_rows', 'project_rows', 'doctor', 'main']
+           'adapters_or_own', 'calibrate', 'fan_out', 'score_command', 'clips_given', 'answers_text', 'answer_clips',
+           'words_given', 'adapters_given', 'ask', 'ask_all_command', 'zoo', 'get', 'convert', 'merge', 'build', 'info',
+           'demo', 'study', 'workbench', 'pretrain', 'package_rows', 'machine_rows', 'project_rows', 'doctor', 'main']
 
 # %% ../nbs/41_cli.ipynb #6b2d6c0d
 import itertools
@@ -188,17 +188,26 @@ def pocket_model() -> str:
 
     return "ckpt/pocket" if Path("ckpt/pocket").is_dir() else str(project_root() / "ckpt" / "pocket")
 
+
+def adapters_or_own(
+    model: str | None,               # as given
+    adapters: Sequence[str] | None,  # as given
+) -> list[str]:
+    "The adapters to ask with: those given; where neither model nor adapter is, the one the pocket model brings for the six tasks."
+    own = Path(pocket_model(), "adapter")
+    return list(adapters) if adapters else [str(own)] if model is None and own.is_dir() else []
+
 # %% ../nbs/41_cli.ipynb #871fe9f7
 @app.command()
 def calibrate(
     data: Annotated[Path, typer.Option(help="Data folder.")],
     model: Annotated[str | None, typer.Option(help="Checkpoint folder; a hub name only beside an adapter.  [default: ckpt/pocket]")] = None,
-    adapter: Annotated[str | None, typer.Option(help="Folder of a trained adapter.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Folder of a trained adapter.  [default: without --model that of the pocket model]")] = None,
     split: Annotated[str, typer.Option(help="Clips to fit on: train, val or test. Those it is judged on must be others.")] = "val",
 ):
     "Fit how sure the model may be on annotated clips, and write calibration.json beside its adapter, or beside the model where there is none."
     limit_threads()
-    base = model or pocket_model()
+    base, adapter = model or pocket_model(), next(iter(adapters_or_own(model, [adapter] if adapter else None)), None)
     folder = Path(adapter or base)
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise CrashchatError("calibrate", "must be a folder that calibration.json can be written into", "adapter" if adapter else "model", str(folder))
@@ -357,7 +366,7 @@ KEPT_ANSWERS = Path("runs/cache/answers.sqlite")  # the review notebook keeps it
 def ask(
     clips: Annotated[list[Path], typer.Argument(help="Video files, and folders of video files.")],
     model: Annotated[str | None, typer.Option(help="Checkpoint folder or hub name.  [default: ckpt/pocket]")] = None,
-    adapter: Annotated[list[str] | None, typer.Option(metavar="[NAME=]FOLDER", help="Folder of a trained adapter; repeat for more, each answers what it was trained on.")] = None,
+    adapter: Annotated[list[str] | None, typer.Option(metavar="[NAME=]FOLDER", help="Folder of a trained adapter; repeat for more, each answers what it was trained on.  [default: without --model that of the pocket model]")] = None,
     tasks: Annotated[str, typer.Option(help="Task names with commas between.")] = ",".join(ALL),
     questions: Annotated[Path | None, typer.Option(help="Data folder or questions.json with the words to ask in.  [default: those the adapter learnt, else our own]")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write answers and refusals to this new JSON-lines file.")] = None,
@@ -373,7 +382,7 @@ def ask(
     from crashchat.infer import Analyst, AnswerStore
 
     kept = AnswerStore(KEPT_ANSWERS)
-    analyst = Analyst.load(model or pocket_model(), questions=words_given(questions), answers=kept, **adapters_given(adapter or []))
+    analyst = Analyst.load(model or pocket_model(), questions=words_given(questions), answers=kept, **adapters_given(adapters_or_own(model, adapter)))
     if analyst.notice:
         print(f"Note: {analyst.notice}")
     if not answer_clips(analyst, given, names, json_file):
@@ -385,7 +394,7 @@ def ask_all_command(
     paths: Annotated[list[Path], typer.Argument(help="Video files, and folders of video files.")],
     out: Annotated[Path, typer.Option(help="Folder of the answers, made or gone on with.")],
     model: Annotated[str | None, typer.Option(help="Checkpoint folder or hub name.  [default: ckpt/pocket]")] = None,
-    adapter: Annotated[list[str] | None, typer.Option(metavar="[NAME=]FOLDER", help="Folder of a trained adapter; repeat for more, each answers what it was trained on.")] = None,
+    adapter: Annotated[list[str] | None, typer.Option(metavar="[NAME=]FOLDER", help="Folder of a trained adapter; repeat for more, each answers what it was trained on.  [default: without --model that of the pocket model]")] = None,
     tasks: Annotated[str, typer.Option(help="Task names with commas between.")] = ",".join(ALL),
     questions: Annotated[Path | None, typer.Option(help="Data folder or questions.json with the words to ask in.  [default: those the adapter learnt, else our own]")] = None,
     engine: Annotated[str, typer.Option(help="local, or ray for the workers of a Ray cluster.")] = "local",
@@ -400,7 +409,7 @@ def ask_all_command(
     checkpoint = model or pocket_model()
     if Path(checkpoint).is_dir():
         checkpoint = os.path.abspath(checkpoint)
-    load = partial(Analyst.load, checkpoint, questions=words_given(questions), **adapters_given(adapter or []))
+    load = partial(Analyst.load, checkpoint, questions=words_given(questions), **adapters_given(adapters_or_own(model, adapter)))
     try:
         summary = ask_all(load, paths, out, [name.strip() for name in tasks.split(",")], engine, workers, address)
     except KeyboardInterrupt:

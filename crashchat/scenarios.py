@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['Colour', 'SIZES', 'ROAD_USERS', 'LIGHTWEIGHT', 'LANE_M', 'BUMPER_M', 'EGO_WIDTH_M', 'LAST_CHANCE_S', 'OUTCOMES',
            'PAINTS', 'CLOTHES', 'BRIGHT', 'CARGO', 'COATS', 'CARDBOARD', 'BARRIERS', 'KINDS', 'CAUSES', 'WEATHERS',
-           'LIGHTS', 'PLACES', 'Curve', 'Actor', 'Clock', 'draw_clock', 'after_impact', 'travel', 'held', 'approach',
-           'follow', 'Play', 'as_colour', 'paint_for', 'road_edges', 'side_name', 'choose_crossing', 'parked_car',
-           'ego_speeds', 'play_rear_end', 'play_crossing', 'swung', 'play_cut_in', 'play_cut_across', 'play_head_on',
-           'play_lost_load', 'onlooker', 'play_side_hit', 'play_drift', 'play_roadblock', 'play_bike_rear_end',
-           'play_oncoming_pedestrian', 'play_loss_of_control', 'Kind', 'Roadside', 'Scenario', 'reach', 'ego_reach',
-           'apart', 'candidate', 'draw_traffic', 'draw_roadside', 'draw_bumps', 'draw_scenario', 'scenario_truth',
-           'state_at', 'scenario_facts', 'ego_motion_at', 'sighting', 'nearest_at', 'hazard_at']
+           'LIGHTS', 'PLACES', 'BEHAVIOURS', 'Curve', 'Actor', 'Clock', 'draw_clock', 'after_impact', 'travel', 'held',
+           'approach', 'follow', 'Play', 'as_colour', 'paint_for', 'road_edges', 'side_name', 'choose_crossing',
+           'parked_car', 'ego_speeds', 'play_rear_end', 'play_crossing', 'swung', 'play_cut_in', 'play_cut_across',
+           'play_head_on', 'play_lost_load', 'onlooker', 'play_side_hit', 'play_drift', 'play_roadblock',
+           'play_bike_rear_end', 'play_oncoming_pedestrian', 'play_loss_of_control', 'Kind', 'Roadside', 'Scenario',
+           'reach', 'ego_reach', 'apart', 'candidate', 'draw_traffic', 'draw_roadside', 'draw_bumps', 'draw_scenario',
+           'scenario_truth', 'state_at', 'scenario_facts', 'ego_motion_at', 'sighting', 'nearest_at', 'hazard_at',
+           'behaviour']
 
 # %% ../nbs/06_scenarios.ipynb #603c3446
 import math
@@ -1021,4 +1022,22 @@ def hazard_at(
     "Whoever the danger comes from, from when it begins to show until all have come to rest."
     dangerous = state_at(scenario, time_s) in ("danger", "crash")
     return sighting(scenario, scenario.play.actors[0], time_s) if dangerous else None
+
+
+BEHAVIOURS: Mapping[str, str] = MappingProxyType({  # key of CAUSES -> what is to be seen
+    "close": "The {who} ahead brakes.", "close, slippery": "The {who} ahead brakes.",
+    **dict.fromkeys(("pedestrian crosses", "cyclist crosses", "animal crosses", "car crosses", "does not give way"), "The {who} crosses from the {side}."),
+    "turns across": "The oncoming {who} turns.", "leaves lane": "The oncoming {who} leaves its lane.",
+    "cuts in": "The {who} swerves in from the {side}.", "merges": "The {who} changes lanes from the {side}.",
+    "changes lanes": "The {who} changes lanes from the {side}.", "closed lane": "The {who} moves over to the {side}.",
+    "loses load": "The {who} falls from a truck.", "rider too fast": "The {who} catches up with a car.",
+    "does not stop": "The {who} drives on towards a pedestrian.", "loses control": "The {who} skids.", "falls": "The {who} wobbles.",
+})
+
+
+def behaviour(
+    scenario: Scenario,
+) -> str | None:         # a sentence; None if nothing dangerous happens
+    "What the one who brings the danger does, whether it ends in a crash or not."
+    return None if scenario.outcome == "plain" else BEHAVIOURS[scenario.play.cause].format(who=scenario.main_actor, side=scenario.side)
 

@@ -114,6 +114,17 @@ def test_ask_takes_a_model_and_an_adapter(fake):
     assert fake.loaded == [("some/model", "runs/x/adapter"), ("some/model", {"linguistic": "one", "perception": "two"})]
 
 
+def test_the_pocket_model_answers_with_its_own_adapter_unless_a_model_or_an_adapter_is_given(fake, tmp_path):
+    (tmp_path / "ckpt" / "pocket").mkdir(parents=True)
+    ask("a.mp4")  # pre-trained anew: there is no adapter
+    (tmp_path / "ckpt" / "pocket" / "adapter").mkdir()
+    ask("a.mp4")
+    ask("a.mp4", "--model", "ckpt/pocket")
+    ask("a.mp4", "--adapter", "runs/x/adapter")
+    own = str(tmp_path / "ckpt" / "pocket" / "adapter")
+    assert fake.loaded == [("ckpt/pocket", None), ("ckpt/pocket", own), ("ckpt/pocket", None), ("ckpt/pocket", "runs/x/adapter")]
+
+
 def test_parameters_are_pairs_in_either_form(monkeypatch):
     seen = []
     monkeypatch.setattr("crashchat.runs.launch", lambda app, given, run_dir=None: seen.append((app, given)) or Path("runs/x"))

@@ -18,7 +18,6 @@ from crashchat.pretrain import (
     Stage,
     World,
     batch_at,
-    begins,
     frame_count,
     lesson,
     pretrain,
@@ -27,10 +26,12 @@ from crashchat.pretrain import (
     sentences,
     small_frames,
     speech,
+    what,
+    when,
     window_start,
     world_texts,
 )
-from crashchat.scenarios import ego_motion_at, scenario_truth, state_at
+from crashchat.scenarios import behaviour, ego_motion_at, scenario_truth, state_at
 from crashchat.simulate import write_clip
 from crashchat.tasks import TASKS
 
@@ -42,6 +43,14 @@ def test_every_step_has_a_stage_and_a_rate():
     rates = [rate_at(step, config) for step in range(config.steps)]
     assert 0 < rates[0] < 0.02 and max(rates) == 1.0 and rates[-1] == pytest.approx(0.02, abs=0.01)
     assert rates[config.steps - config.stages[-1].steps - 1] == 1.0
+
+
+HIT = "Is the ego-car hit? Answer Yes or No."
+
+
+def begin(thing):
+    "The question when it begins."
+    return f"When does {thing} begin? Answer with one time in seconds."
 
 
 def crash(wanted=True):
@@ -58,13 +67,15 @@ def test_a_whole_clip_is_asked_what_is_to_be_seen_in_it():
         said = dict(lesson(scenario, 0, frame_count(scenario), np.random.default_rng(index)))
         assert sum(question.startswith("State at ") for question in said) == 6
         if scenario.crash is not None:
-            begins = {"Danger from?": scenario.cue_s, "Crash from?": scenario.crash.start_s, "Stopped from?": scenario.crash.end_s}
+            begins = {begin("the danger"): scenario.cue_s, begin("the crash"): scenario.crash.start_s, begin("the rest"): scenario.crash.end_s}
             assert all(said[question] == f"{time_s:.1f} seconds" for question, time_s in begins.items() if question in said)
-            assert "Crash from?" in said and said["Who brings danger?"] == scenario.main_actor and said["From which side?"] == scenario.side
-            assert said["Is the ego-car hit?"] == ("Yes" if scenario.ego_involved else "No")
+            assert begin("the crash") in said and said["Who brings danger?"] == scenario.main_actor and said["From which side?"] == scenario.side
+            assert said[HIT] == ("Yes" if scenario.ego_involved else "No")
+            assert said["What do they do? Answer in one sentence."] == behaviour(scenario) and "crash" in said["Which states?"]
         else:
-            assert not {"Crash from?", "Stopped from?", "Is the ego-car hit?"} & said.keys()
-            assert ("Danger from?" in said) <= scenario.near_miss
+            assert not {begin("the crash"), begin("the rest"), HIT} & said.keys()
+            assert (begin("the danger") in said) <= scenario.near_miss
+            assert said["Which states?"] == ("normal, danger, normal" if scenario.near_miss else "normal")
 
 
 def test_no_lesson_asks_a_crash_task_or_says_its_answer():
@@ -112,10 +123,31 @@ def test_a_windows_clock_starts_at_zero_and_only_what_begins_in_it_begins():
                 moment = float(question.removeprefix("State at ").rstrip("?"))
                 assert answer == state_at(scenario, round(times_s[0] + moment, 1))
         begins_here = times_s[0] + 0.25 <= scenario.crash.end_s <= times_s[-1] - 0.25
-        assert ("Stopped from?" in said) == begins_here
+        assert (begin("the rest") in said) == begins_here
         if begins_here:
-            assert said["Stopped from?"] == f"{scenario.crash.end_s - times_s[0]:.1f} seconds"
+            assert said[begin("the rest")] == f"{scenario.crash.end_s - times_s[0]:.1f} seconds"
         assert not {"Who brings danger?", "From which side?"} & said.keys() or times_s[0] <= scenario.cue_s
+
+
+def test_danger_lasts_from_where_it_begins_to_what_ends_it():
+    ends = {"crash": "the crash", "near_miss": "the calm"}
+    whole = 0
+    for index in range(60):
+        scenario = seen_scenario(FIRST_SEED + index)
+        said = dict(when(scenario, TIMES_S[: frame_count(scenario)]))
+        calm, danger = (said.get(f"From when to when does the {thing} last? Answer with start and end in seconds.") for thing in ("calm", "danger"))
+        begun, ended = (said.get(begin(thing), "").removesuffix(" seconds") for thing in ("the danger", ends.get(scenario.outcome)))
+        assert calm == (f"0.0 - {begun} seconds" if begun else None)
+        assert danger == (f"{begun} - {ended} seconds" if begun and ended else None)
+        whole += danger is not None
+    assert whole > 30
+
+
+def test_a_window_that_shows_only_a_part_is_asked_of_no_more():
+    scenario = crash()
+    before = TIMES_S[TIMES_S < scenario.cue_s]
+    assert what(scenario, before) == [("Which states?", "normal")]
+    assert [question for question, _ in what(scenario, TIMES_S[(TIMES_S > scenario.cue_s)])] == ["Which states?"]
 
 
 def test_standing_begins_where_the_ego_car_first_stands():
@@ -123,7 +155,7 @@ def test_standing_begins_where_the_ego_car_first_stands():
     for index in range(40):
         scenario = seen_scenario(FIRST_SEED + index)
         times_s = TIMES_S[: frame_count(scenario)]
-        answer = dict(begins(scenario, times_s)).get("Ego-car standing from?")
+        answer = dict(when(scenario, times_s)).get(begin("the standing of the ego-car"))
         if answer is not None:
             stood += 1
             at = float(answer.removesuffix(" seconds"))

@@ -8,6 +8,7 @@ import pytest
 
 from crashchat.core import CrashchatError, Span
 from crashchat.scenarios import (
+    BEHAVIOURS,
     BUMPER_M,
     CAUSES,
     EGO_WIDTH_M,
@@ -16,6 +17,7 @@ from crashchat.scenarios import (
     SIZES,
     Actor,
     Curve,
+    behaviour,
     draw_scenario,
     ego_motion_at,
     hazard_at,
@@ -119,6 +121,17 @@ def test_the_hazard_is_who_acts_first_while_there_is_danger(drawn):
         assert hazard_at(scenario, clock.cue_s - 0.05) is None and hazard_at(scenario, clock.end_s) is None
         assert any(seen) <= (scenario.outcome != "plain")
     assert sum(scenario.outcome == "crash" and hazard_at(scenario, scenario.clock.start_s - 0.05) is not None for scenario in drawn) > 100
+
+
+def test_a_behaviour_is_told_of_crash_and_near_miss_alike_and_in_no_answers_words(drawn):
+    assert BEHAVIOURS.keys() == CAUSES.keys()
+    for scenario in drawn:
+        told = behaviour(scenario)
+        assert (told is None) == (scenario.outcome == "plain")
+        if told is not None:
+            other = draw_scenario(scenario.seed, outcome="near_miss" if scenario.outcome == "crash" else "crash")
+            assert behaviour(other) == told and scenario.main_actor in told
+            assert told not in (scenario.cause, scenario.prevention, scenario.description)
 
 
 def corners(x, z, yaw, length, width):
