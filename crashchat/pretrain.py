@@ -160,7 +160,7 @@ def changes(
     return states.get(scenario.outcome, {})
 
 
-ONE_TIME, SPAN = "Answer with one time in seconds.", "Answer with start and end in seconds."  # as the crash tasks end
+ONE_TIME, SPAN = (TASKS[task].question.partition("? ")[2] for task in ("pre_crash_localization", "crash_localization"))  # how they end
 
 
 def when(

@@ -78,8 +78,8 @@ def test_a_whole_clip_is_asked_what_is_to_be_seen_in_it():
             assert said["Which states?"] == ("normal, danger, normal" if scenario.near_miss else "normal")
 
 
-def test_no_lesson_asks_a_crash_task_or_says_its_answer():
-    "What happened, why, and how to prevent it comes up in sentences to go on with only, which are drawn without a look at the clip."
+def test_no_lesson_asks_a_crash_task_and_none_of_their_sentences_answers_a_question_about_a_clip():
+    "They come up as sentences to go on with only, which are drawn without a look at the clip. Moments and Yes or No are no sentences."
     tasks = {task.question for task in TASKS.values()}
     for index in range(60):
         scenario = seen_scenario(FIRST_SEED + index)
