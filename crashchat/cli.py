@@ -194,8 +194,10 @@ def adapters_or_own(
     adapters: Sequence[str] | None,  # as given
 ) -> list[str]:
     "The adapters to ask with: those given; where neither model nor adapter is, the one the pocket model brings for the six tasks."
+    if adapters or model:
+        return list(adapters or [])
     own = Path(pocket_model(), "adapter")
-    return list(adapters) if adapters else [str(own)] if model is None and own.is_dir() else []
+    return [str(own)] if own.is_dir() else []
 
 # %% ../nbs/41_cli.ipynb #871fe9f7
 @app.command()
