@@ -1,3 +1,4 @@
+import shutil
 import threading
 
 import pytest
@@ -314,7 +315,7 @@ def test_further_questions_find_the_clip_read_and_repeated_ones_the_answer(folde
     assert counted == {"read_clip": 1, "encode_frames": 1, "read_clips": 1}
     monkeypatch.setattr(infer, "speak", None)  # nothing is said any more
     assert analyst.ask(clip, ["crash_recognition"]) == first and analyst.ask_freely(clip, " What colour is it? ") == free
-    copy = write_video(tmp_path / "other" / "copy.mp4")
+    copy = shutil.copy(clip, tmp_path / "copy.mp4")  # x264 does not write the same bytes twice at every size
     assert analyst.ask(copy, ["crash_recognition"])[0].case_id == "copy"  # the same clip under another name
     assert counted["read_clip"] == 1
 
