@@ -38,7 +38,8 @@ class Plan:
 
 
 WHOLE = Plan("demo", {"train": 1500, "val": 100, "test": 300}, 3,
-             {"batch_questions": 24, "max_steps": 64, "epochs": 100, "eval_steps": 16, "patience": 1000, "workers": 1})
+             {"batch_questions": 8, "max_steps": 384, "epochs": 100, "projector_learning_rate": 3e-3, "eval_steps": 96, "patience": 1000,
+              "workers": 1})
 SMOKE = Plan("smoke", {"train": 8, "val": 4, "test": 8}, 1, {"max_steps": 2, "eval_steps": 1, "workers": 1},
              strategies=("crash_recognition_independent_monotask", "heterogeneous_multitask"))
 

@@ -184,9 +184,9 @@ def by_task(
 
 # %% ../nbs/14_train.ipynb #ee44e366
 _DEMO = {
-    "model": "ckpt/pocket", "data": "data/demo", "epochs": 3, "learning_rate": 1e-3, "projector_learning_rate": 1e-3,
-    "batch_questions": 48, "tokens_per_pass": 7500, "workers": 2, "average": "questions", "gradient_checkpointing": 0,
-    "lora_dropout": 0.0, "eval_steps": 40, "precision": "fp32",  # few CPUs have bfloat16; emulated, it is many times slower
+    "model": "ckpt/pocket", "data": "data/demo", "epochs": 4, "learning_rate": 3e-3, "projector_learning_rate": 1e-3,
+    "batch_questions": 16, "tokens_per_pass": 7500, "workers": 2, "average": "questions", "gradient_checkpointing": 0,
+    "lora_dropout": 0.0, "eval_steps": 100, "precision": "fp32",  # few CPUs have bfloat16; emulated, it is many times slower
 }
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "gpu": {},
