@@ -53,7 +53,7 @@ def test_a_second_call_runs_nothing_again(studied, place, monkeypatch, capfd):
 def test_every_strategy_sees_as_many_questions_from_the_same_base():
     planned = [given for seed in range(room.WHOLE.seeds) for given in room.WHOLE.trainings("data", "base", seed)]
     assert len(planned) == 27 and len({(given["strategy"], given["seed"]) for given in planned}) == 27
-    assert {(given["max_steps"], given["batch_questions"], given["model"], given["data"]) for given in planned} == {(64, 24, "base", "data")}
+    assert {(given["max_steps"], given["batch_questions"], given["model"], given["data"]) for given in planned} == {(384, 8, "base", "data")}
     assert room.WHOLE.set_seed != 0  # the demo's clips, and below a thousand million: not those of the pre-training either
 
 
