@@ -36,6 +36,11 @@ def test_the_pocket_models_card_shows_what_the_study_found():
     assert runpy.run_path(str(ROOT / ".ci" / "card.py"))["card"]() == (ROOT / "ckpt" / "pocket" / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_adapters_scores_are_those_of_the_adapter_that_ships():
+    name = json.loads((ROOT / "ckpt" / "pocket" / "adapter" / "crashchat_adapter.json").read_text())["name"]
+    assert json.loads((ROOT / "tests" / "benchmarks" / "shipped_adapter.json").read_text())["training"] == name
+
+
 def test_every_command_is_of_a_kind_that_is_checked():
     for line in COMMANDS:
         assert line.startswith(("make ", "pip install ")) or line in LONG or line in QUICK, line
