@@ -577,7 +577,7 @@ def workbench(
 def pretrain(
     run_dir: Annotated[Path, typer.Option(help="Run folder; a run that was cut off in it is continued.")] = Path("runs/pretrain-pocket"),
 ):
-    "Train the pocket model again, from random weights on simulated clips: about an hour on two cores."
+    "Train the pocket model again, from random weights on simulated clips: about two hours on two cores."
     from crashchat.pretrain import pretrain as run_pretrain
 
     limit_threads()

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Average', 'BLOCK', 'Sight', 'ROOM', 'Past', 'Passes', 'Step', 'Packed', 'pack', 'Row', 'join', 'Stretch', 'stretches',
-           'attend_stretches', 'block_table', 'block_mask', 'who_sees_whom', 'attend_row', 'embed', 'token_losses',
-           'Room', 'attend_branches', 'attending', 'Reading', 'read_clips', 'sight', 'grow', 'Size', 'Visit', 'ask_all',
-           'cut_steps', 'tokens_of', 'fill_rows', 'deal', 'plan']
+           'attend_stretches', 'block_table', 'block_mask', 'who_sees_whom', 'attend_row', 'embed', 'token_logits',
+           'token_losses', 'Room', 'attend_branches', 'attending', 'Reading', 'read_clips', 'sight', 'grow', 'Size',
+           'Visit', 'ask_all', 'cut_steps', 'tokens_of', 'fill_rows', 'deal', 'plan']
 
 # %% ../nbs/13_packing.ipynb #5fa9aea2
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -240,11 +240,11 @@ def embed(
     return text.masked_scatter((input_ids == model.config.video_token_id)[..., None], visual)
 
 
-def token_losses(
+def token_logits(
     model: Any,            # a VideoLlama3ForConditionalGeneration, or one with an adapter
     row: Row,              # on the model's device
-) -> torch.Tensor:         # float32 [n]
-    "The cross-entropy of every learnt token."
+) -> torch.Tensor:         # float32 [n,V]
+    "What the model foretells in place of every learnt token, over the vocabulary, before the softmax."
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     language = base.model.language_model
     language.config._attn_implementation = "shared_prefix"  # which attends to anything but a row as before
@@ -254,8 +254,15 @@ def token_losses(
         position_ids=row.position_ids,
         use_cache=False,
     ).last_hidden_state
-    logits = base.lm_head(hidden[0, row.before]).float()
-    return torch.nn.functional.cross_entropy(logits, row.targets, reduction="none")
+    return base.lm_head(hidden[0, row.before]).float()
+
+
+def token_losses(
+    model: Any,            # a VideoLlama3ForConditionalGeneration, or one with an adapter
+    row: Row,              # on the model's device
+) -> torch.Tensor:         # float32 [n]
+    "The cross-entropy of every learnt token."
+    return torch.nn.functional.cross_entropy(token_logits(model, row), row.targets, reduction="none")
 
 # %% ../nbs/13_packing.ipynb #9fe106b3
 ROOM = 256  # tokens for which memory is set aside at a time

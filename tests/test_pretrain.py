@@ -1,11 +1,12 @@
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from crashchat.core import CrashchatError, append_jsonl, read_jsonl
-from crashchat.model import POCKET_CARD, load_model, train_tokenizer
+from crashchat.core import CrashchatError, append_jsonl, read_json, read_jsonl
+from crashchat.model import POCKET_CARD, build_pocket, load_model, save_model, train_tokenizer
 from crashchat.preprocess import read_clip, to_patches
 from crashchat.pretrain import (
     FIRST_SEED,
@@ -19,7 +20,9 @@ from crashchat.pretrain import (
     World,
     batch_at,
     frame_count,
+    kind_of,
     lesson,
+    own_scores,
     pretrain,
     rate_at,
     seen_scenario,
@@ -190,17 +193,55 @@ def test_frames_are_the_models_size_and_the_same_for_a_seed():
     assert (small_frames(FIRST_SEED) == frames).all()
 
 
-def test_a_tiny_pretraining_runs_resumes_and_loads(tmp_path):
+def test_a_tiny_pretraining_runs_resumes_and_loads(tmp_path, monkeypatch):
+    monkeypatch.setattr("crashchat.pretrain.ASKED", 2)
     config = PretrainConfig(clips=6, processes=1, warmup_steps=2, stages=(Stage(2, 20, 4), Stage(0, 5, 2)))
     model = load_model(pretrain(tmp_path / "run", config), device="cpu")
     assert model.card.name == "pocket"
     rows = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    kept = read_json(tmp_path / "run" / "model" / "pretraining.json")
+    assert kept["run"] == "run" and kept["config"]["clips"] == 6 and kept["provenance"]["time_utc"] <= rows[-1]["time_utc"]
+    questions = [kind_of(question) for seed in (6, 7) for question, _ in whole_lesson(FIRST_SEED + seed)]  # of the two clips after the six
+    assert {kind: asked for kind, (_, asked) in kept["own_questions"].items()} == Counter(questions)
     assert [row["step"] for row in rows] == [25] and read_jsonl(tmp_path / "run" / "model" / "pretraining.jsonl") == rows
     append_jsonl(tmp_path / "run" / "metrics.jsonl", [{"step": 50, "frames": 2, "loss": 0.0}])  # a kill after the last saved state
     pretrain(tmp_path / "run", config)  # finished: nothing left to do, and rows past the state are taken back
-    assert read_jsonl(tmp_path / "run" / "metrics.jsonl") == rows
+    assert read_jsonl(tmp_path / "run" / "metrics.jsonl") == rows and read_json(tmp_path / "run" / "model" / "pretraining.json") == kept
     with pytest.raises(CrashchatError, match="other settings"):
         pretrain(tmp_path / "run", PretrainConfig(clips=7))
+
+
+def whole_lesson(seed: int) -> list[tuple[str, str]]:
+    "What a finished base is asked about a clip."
+    scenario = seen_scenario(seed)
+    return lesson(scenario, 0, frame_count(scenario), np.random.default_rng(seed))
+
+
+def test_an_answer_counts_only_if_every_token_of_it_is_foretold(tmp_path, monkeypatch):
+    monkeypatch.setattr("crashchat.pretrain.ASKED", 1)
+    config = PretrainConfig(clips=0)
+    tokenizer = train_tokenizer(answer for question in whole_lesson(FIRST_SEED) for answer in question)
+    save_model(tmp_path / "model", build_pocket(tokenizer, 0), tokenizer, POCKET_CARD)
+    asked = Counter(kind_of(question) for question, _ in whole_lesson(FIRST_SEED))
+    wrong: list[int] = []
+
+    def foretold(model, row):
+        logits = torch.nn.functional.one_hot(row.targets, len(tokenizer)).float()
+        last = int((row.question == 0).nonzero()[-1])  # the end of the first question's answer
+        wrong.append(last)
+        return logits if len(wrong) == 1 else logits.index_fill(0, torch.tensor([last]), 0.0).index_put((torch.tensor([last]), torch.tensor([0])), torch.tensor(9.0))
+
+    monkeypatch.setattr("crashchat.pretrain.token_logits", foretold)
+    assert own_scores(tmp_path / "model", config) == {kind: [count, count] for kind, count in asked.items()}
+    first = kind_of(whole_lesson(FIRST_SEED)[0][0])
+    assert own_scores(tmp_path / "model", config) == {kind: [count - (kind == first), count] for kind, count in asked.items()}
+
+
+@pytest.mark.parametrize("question, kind", [
+    ("State at 2.0?", "State"), ("When does the crash begin? Answer with one time in seconds.", "When does the crash begin"),
+    ("Go on: Drivers should", "Go on"), ("What do they do? Answer in one sentence.", "What do they do"), ("Weather?", "Weather")])
+def test_questions_that_differ_in_their_time_or_words_are_of_a_kind(question, kind):
+    assert kind_of(question) == kind
 
 
 def test_a_disk_without_room_for_the_frames_is_said_before_anything_is_rendered(tmp_path, monkeypatch):
