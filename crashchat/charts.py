@@ -33,7 +33,7 @@ TRUTH, PREDICTION, REVIEWER, SECOND = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 BLACK_FRAMES, CONSTANT, TRAINING, VALIDATION = "#000000", "#999999", "#56B4E9", "#E69F00"
 LANES = {"truth": "annotated", "prediction": "model", "second": "second model", "reviewer": "reviewer"}  # lane -> its title
 LANE_COLOURS = {"truth": TRUTH, "prediction": PREDICTION, "second": SECOND, "reviewer": REVIEWER}
-WHO_COLOURS = {"model": PREDICTION, "black frames": BLACK_FRAMES, "best constant": CONSTANT}
+WHO_COLOURS = {"model": PREDICTION, "best guess": VALIDATION, "black frames": BLACK_FRAMES, "best constant": CONSTANT}
 WIDTH_PX = 560
 FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
 

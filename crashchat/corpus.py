@@ -51,7 +51,7 @@ from crashchat.core import (
     write_json,
 )
 from .infer import Analyst, Seen
-from .tasks import ALL, contradictions, marginal, shortest_interval, task_named
+from .tasks import ALL, best_guess, contradictions, marginal, shortest_interval, task_named
 from .video import find_clips
 
 log = logging.getLogger(__name__)
@@ -486,6 +486,7 @@ COLUMNS = pa.schema([
     ("task", pa.string()), ("question", pa.string()), ("text", pa.string()),
     ("yes", pa.bool_()), ("sentence", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64()),  # a time is a start
     ("confidence", pa.float64()),
+    ("guess_start_s", pa.float64()), ("guess_end_s", pa.float64()),  # what scores best on average if the belief is right
     ("start_low_s", pa.float64()), ("start_high_s", pa.float64()), ("end_low_s", pa.float64()), ("end_high_s", pa.float64()),  # 80 %
     ("flags", pa.list_(pa.string())),  # kinds of contradiction among the clip's answers
     ("model", pa.string()), ("adapter", pa.string()), ("sampling", pa.string()), ("notice", pa.string()),
@@ -495,17 +496,14 @@ COLUMNS = pa.schema([
 def value_columns(
     answer: Answer,
 ) -> dict[str, Any]:
-    "A value and its interval in columns; all empty where the text could not be read."
-    value, columns = answer.value, dict[str, Any]()
-    if isinstance(value, bool):
-        columns = {"yes": value}
-    elif isinstance(value, str):
-        columns = {"sentence": value}
-    elif isinstance(value, float):
-        columns = {"start_s": value}
-    elif isinstance(value, Span):
-        columns = {"start_s": value.start_s, "end_s": value.end_s}
-    belief = answer.belief
+    "A value, the best guess and its interval in columns; all empty where the text could not be read and nothing is believed of a time."
+    value, belief = answer.value, answer.belief
+    columns: dict[str, Any] = {"yes": value} if isinstance(value, bool) else {"sentence": value} if isinstance(value, str) else {}
+    for prefix, moment in {"": value, "guess_": best_guess(belief) if belief else None}.items():
+        if isinstance(moment, float):
+            columns[f"{prefix}start_s"] = moment
+        elif isinstance(moment, Span):
+            columns |= {f"{prefix}start_s": moment.start_s, f"{prefix}end_s": moment.end_s}
     if belief and belief.values and all(isinstance(one, float | Span) for one in belief.values):
         for edge in ("start", "end") if isinstance(belief.values[0], Span) else ("start",):
             if about := shortest_interval(marginal(belief, edge)):

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'Control', 'COLUMNS', 'HEADLINES', 'VALIDATED', 'BASELINES', 'GRID_S', 'MOST_PAIRS', 'Constant',
-           'MOST_DONORS', 'PUBLISHED_SOURCE', 'PUBLISHED_DATA', 'SMALL_GROUP', 'LENGTHS_S', 'BREAKDOWNS',
+           'MOST_DONORS', 'PUBLISHED_SOURCE', 'PUBLISHED_DATA', 'SMALL_GROUP', 'LENGTHS_S', 'BREAKDOWNS', 'GUESS',
            'RELIABILITY_COLUMNS', 'fill_from_profile', 'check_whole', 'EvalConfig', 'check_config', 'task_names',
            'listed_tasks', 'resolve_eval_config', 'resolve_fields', 'Asked', 'setting_of', 'answer_rows',
            'given_answer', 'predict', 'Answered', 'answered', 'truth_of', 'tally_of', 'tally_rows', 'tidy',
            'answer_lists', 'answered_tally', 'score', 'validation_scores', 'Fraction', 'choose', 'best_text',
            'best_yes_no', 'best_time', 'span_sums', 'best_span', 'best_constants', 'constant_tally', 'constants',
            'retrieval', 'published_scores', 'verdict_on', 'compare_to_constants', 'value_and_interval', 'in_columns',
-           'group_of', 'group_order', 'group_note', 'breakdown', 'breakdowns', 'believed', 'calibration_scores',
-           'limited', 'clip_lengths', 'bert_or_reason', 'absent_bert', 'evaluate', 'plain_rows', 'write_scores',
-           'read_scores']
+           'group_of', 'group_order', 'group_note', 'breakdown', 'breakdowns', 'guessed', 'believed',
+           'calibration_scores', 'limited', 'clip_lengths', 'bert_or_reason', 'absent_bert', 'evaluate', 'plain_rows',
+           'write_scores', 'read_scores']
 
 # %% ../nbs/21_evaluate.ipynb #f3c82295
 import math
@@ -38,6 +38,7 @@ from crashchat.core import (
     in_threads,
     read_json,
     read_jsonl,
+    value_row,
     write_json,
 )
 
@@ -67,7 +68,6 @@ from crashchat.metrics import (
     pre_crash_tally,
     recognition_tally,
     span_formula,
-    span_ious,
     text_tally,
 )
 
@@ -77,13 +77,16 @@ from .published import published_rows
 from .retrieval import kept_looks, nearest_clips
 from crashchat.tasks import (
     ALL,
+    PERCEPTION_TASKS,
     TASKS,
     TEXT_TASKS,
     Calibration,
     asked_tasks,
+    best_guess,
     known_answers,
     parse_yes_no,
     read_calibration,
+    span_ious,
     task_named,
 )
 from .text_metrics import meaning_tally, read_corpus
@@ -825,6 +828,18 @@ def breakdowns(
     parts = [breakdown(rows, cases, by, tasks, lengths_s, who, bootstrap, seed, others) for by in dividing]
     return pd.concat(parts, ignore_index=True) if parts else tidy([], ["by", "group", *COLUMNS])
 
+# %% ../nbs/21_evaluate.ipynb #ea9caada
+GUESS = "best guess"  # who answers where beliefs are weighed
+
+
+def guessed(
+    rows: Iterable[Mapping[str, Any]],  # from `predict`
+) -> list[dict[str, Any]]:
+    "The answers that carry a belief about times, with the best guess in place of what was said."
+    answers = ((row, given_answer(row)) for row in rows)
+    guesses = ((row, best_guess(answer.belief)) for row, answer in answers if answer and answer.belief)
+    return [{**row, "value": value_row(guess)} for row, guess in guesses if guess is not None]
+
 # %% ../nbs/21_evaluate.ipynb #acd5dea8
 RELIABILITY_COLUMNS = ["task", "who", *RELIABILITY]
 
@@ -933,6 +948,9 @@ def evaluate(
     scoring = {**draws, "bert": bert}
     rows = predict(analyst, chosen, tasks, run / "predictions.jsonl")
     parts = [score(rows, chosen, **scoring)]
+    if guesses := guessed(rows):
+        timed = [task for task in tasks if task in PERCEPTION_TASKS]
+        parts.append(score(guesses, chosen, who=GUESS, **{**scoring, "tasks": timed}))
     calibration = read_calibration(config.adapter or str(config.model))
     errors, tables = calibration_scores(rows, chosen, tasks, calibration, config.bootstrap or 1, config.seed)
     parts.append(errors)

@@ -6,7 +6,7 @@
 __all__ = ['Reading', 'LOWER_IS_BETTER', 'DESCRIPTIVE', 'ROUGE', 'THRESHOLDS', 'WITHIN_S', 'EARLY_WINDOW_S', 'BERT_MODEL',
            'BERT_LAYER', 'Tally', 'ratio', 'resample_counts', 'bootstrap_intervals', 'joined', 'share_formula',
            'parse_failures', 'recognition_formula', 'recognition_tally', 'bleu_counts', 'bleu_formula', 'rouge_scores',
-           'text_formula', 'text_pairs', 'text_tally', 'span_ious', 'span_iou', 'overlap_columns', 'overlap_formula',
+           'text_formula', 'text_pairs', 'text_tally', 'span_iou', 'overlap_columns', 'overlap_formula',
            'error_columns', 'error_names', 'span_formula', 'localization_tally', 'tta_ious', 'pre_crash_formula',
            'pre_crash_columns', 'pre_crash_tally', 'Bert', 'load_bert', 'match_tokens', 'bert_embeddings',
            'bert_formula', 'bert_tally']
@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .core import CrashchatError, Span
+from .tasks import span_ious
 
 # %% ../nbs/20_metrics.ipynb #bb0cc9b9
 Reading = Literal["published", "honest"]
@@ -230,17 +231,6 @@ def text_tally(
     return Tally(np.array(rows, dtype=float).reshape(len(kept), 20), text_formula, sum(not said for said, _ in kept), len(pred) - len(kept))
 
 # %% ../nbs/20_metrics.ipynb #89da1ead
-def span_ious(
-    pred: np.ndarray,   # float64 [...,2]: predicted start_s, end_s; NaN where unreadable
-    truth: np.ndarray,  # float64 [...,2]: annotated start_s, end_s; broadcast against pred
-) -> np.ndarray:        # [...]: 0 (disjoint) .. 1 (identical)
-    "`Span.iou` of many pairs; an unreadable prediction overlaps nothing."
-    overlap = np.minimum(pred[..., 1], truth[..., 1]) - np.maximum(pred[..., 0], truth[..., 0])
-    outer = np.maximum(pred[..., 1], truth[..., 1]) - np.minimum(pred[..., 0], truth[..., 0])
-    found = np.divide(overlap, outer, out=np.ones(outer.shape), where=outer != 0)
-    return np.nan_to_num(np.maximum(found, 0.0))
-
-
 def span_iou(
     pred: Span,   # predicted interval, seconds from the first shown frame
     truth: Span,  # annotated interval, same clock

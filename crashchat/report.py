@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['EVEN', 'LATE_S', 'FRAME_PX', 'SAME_S', 'MODEL_LANES', 'LONG_NOTE', 'FILTERS', 'STYLE', 'PAGE', 'CLIP', 'HISTORY',
            'SOURCE', 'ANSWERS', 'RUN', 'ORIGIN', 'data_uri', 'jpeg_uri', 'picture', 'Moment', 'moments_in',
-           'times_to_show', 'KeyFrame', 'key_frames', 'reading_words', 'likely_ranges', 'against_truth', 'by_origin',
-           'who_answered', 'question_of', 'side_by_side', 'Row', 'case_rows', 'answer_lines', 'lane_values',
-           'timeline_of', 'column_heads', 'contradiction_lines', 'confidence_words', 'answer_origins', 'clip_part',
-           'case_part', 'verdict_words', 'models_of', 'notice_for', 'rendered', 'render_page', 'case_report',
-           'compared_rows', 'published_tables', 'baseline_table', 'breakdown_table', 'overlap_frame', 'origin_tables',
-           'run_charts', 'run_part', 'cases_shown', 'run_report']
+           'times_to_show', 'KeyFrame', 'key_frames', 'reading_words', 'guess_words', 'likely_ranges', 'against_truth',
+           'by_origin', 'who_answered', 'question_of', 'side_by_side', 'Row', 'case_rows', 'answer_lines',
+           'lane_values', 'timeline_of', 'column_heads', 'contradiction_lines', 'confidence_words', 'answer_origins',
+           'clip_part', 'case_part', 'verdict_words', 'models_of', 'notice_for', 'rendered', 'render_page',
+           'case_report', 'compared_rows', 'published_tables', 'baseline_table', 'breakdown_table', 'overlap_frame',
+           'origin_tables', 'run_charts', 'run_part', 'cases_shown', 'run_report']
 
 # %% ../nbs/34_report.ipynb #a886bbf3
 import base64
@@ -51,8 +51,10 @@ from crashchat.core import (
 from crashchat.evaluate import (
     BASELINES,
     COLUMNS,
+    GUESS,
     compare_to_constants,
     given_answer,
+    guessed,
     in_columns,
     read_scores,
     value_and_interval,
@@ -61,7 +63,7 @@ from .metrics import span_iou
 from .published import PUBLISHED, PUBLISHED_OTHERS, PUBLISHED_WHO
 from .reviews import Review, held_value, in_time, standing
 from .run_charts import scores_chart, training_curves
-from .tasks import FLAGS, TASKS, contradictions, marginal, shortest_interval, sureness
+from .tasks import FLAGS, TASKS, best_guess, contradictions, marginal, shortest_interval, sureness
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,6 +167,14 @@ def reading_words(
     if isinstance(answer.value, Span):
         return f"from {answer.value.start_s:.1f} s to {answer.value.end_s:.1f} s"
     return f"{answer.value:.1f} s" if isinstance(answer.value, (int, float)) else ""
+
+
+def guess_words(
+    answer: Answer,
+) -> str:  # empty where it is no other than what was said
+    "The time that scores best on average if the answer's belief is right, in words."
+    guess = best_guess(answer.belief) if answer.belief else None
+    return "" if guess is None or guess == answer.value else reading_words(replace(answer, value=guess))
 
 
 def likely_ranges(
@@ -397,7 +407,7 @@ def verdict_words(
 
 LONG_NOTE = 1500  # letters; a longer one may be broken across printed pages
 FILTERS = {
-    "reading": reading_words, "likely": likely_ranges, "against": against_truth, "who": who_answered, "verdict": verdict_words,
+    "reading": reading_words, "guess": guess_words, "likely": likely_ranges, "against": against_truth, "who": who_answered, "verdict": verdict_words,
     "long": lambda review: len(review.note) > LONG_NOTE, "title": lambda review: TASKS[review.task].title if review.task in TASKS else "Asked freely",
     "minute": lambda time_utc: f"{time_utc[:16].replace('T', ' ')} UTC" if time_utc else "",
     "seconds": lambda time_s: f"{time_s:.1f} s", "percent": lambda share: f"{100 * share:.0f} %",
@@ -501,6 +511,7 @@ ANSWERS = """{% if part.rows %}<table class="fixed answers stacked"><thead><tr><
 {% if one.value is none %}<div class="unread">{{ one|reading }}</div>{% elif one|reading %}<div class="quiet">read as {{ one|reading }}</div>{% endif %}
 {% if one.value|against(row.known) %}<div><strong>{{ one.value|against(row.known) }}</strong></div>{% endif %}
 {% if one.confidence is not none %}<div class="quiet">confidence {{ one.confidence|percent }}</div>{% endif %}
+{% if one|guess %}<div class="quiet">best guess: {{ one|guess }}</div>{% endif %}
 {% if one|likely %}<div class="quiet">80 % likely: {{ one|likely }}</div>{% endif %}
 {% else %}<span class="unread">not asked</span>{% endfor %}</td>{% endfor %}
 <td data-head="annotated">{% if row.truth is not none %}{{ row.truth }}{% else %}<span class="unread">not annotated</span>{% endif %}</td></tr>
@@ -619,10 +630,10 @@ def published_tables(
 def baseline_table(
     scores: "pd.DataFrame",  # as in scores.json
 ) -> tuple[list[str], list[list[str]]]:  # column names, rows of text; no rows without these baselines
-    "Model, constants that were chosen on training clips, and answers copied from the most similar training clip."
+    "Model, its best guesses, constants that were chosen on training clips, and answers copied from the most similar training clip."
     import pandas as pd
 
-    held = scores[scores.who.isin(["model", *BASELINES[1:]]) & scores.value.notna()]
+    held = scores[scores.who.isin(["model", GUESS, *BASELINES[1:]]) & scores.value.notna()]
     if set(held.who) <= {"model"}:
         return [], []
     table = in_columns(pd.DataFrame(held))
@@ -652,14 +663,15 @@ def overlap_frame(
 
     truth = {case.case_id: TASKS["crash_localization"].parse(case.truth["crash_localization"])
              for case in cases if "crash_localization" in case.truth}
+    said, black = (read_jsonl(path) if (path := run_dir / name).exists() else [] for name in ("predictions.jsonl", "predictions_black.jsonl"))
     rows = []
-    for who, name in {"model": "predictions.jsonl", "black frames": "predictions_black.jsonl"}.items():
-        for row in read_jsonl(run_dir / name) if (run_dir / name).exists() else []:
+    for who, given in {"model": said, GUESS: guessed(said), "black frames": black}.items():
+        for row in given:
             span = truth.get(row["case_id"])
             if row["task"] == "crash_localization" and isinstance(span, Span):
                 answer = given_answer(row)
-                said = answer.value if answer else None
-                rows.append((who, span_iou(said, span) if isinstance(said, Span) else 0.0))
+                value = answer.value if answer else None
+                rows.append((who, span_iou(value, span) if isinstance(value, Span) else 0.0))
     return pd.DataFrame(rows, columns=["who", "iou"])
 
 

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['KINDS', 'BASE', 'SCORE_COLUMNS', 'ORDERED_BY', 'PAIR_COLUMNS', 'COSINE', 'TABLES', 'Trial', 'trial_of', 'pooled',
            'score_rows', 'published_value', 'pair_rows', 'verdicts', 'read_cosines', 'partitions', 'agreement_within',
-           'suggested_groups', 'StudyConfig', 'resolve_study_config', 'Study', 'baselines', 'tallies_of',
+           'suggested_groups', 'StudyConfig', 'resolve_study_config', 'Study', 'baselines', 'guess_tally', 'tallies_of',
            'mean_cosines', 'grouping_rows', 'studied', 'write_study', 'read_study', 'best_rows']
 
 # %% ../nbs/28_strategies.ipynb #f65bd51f
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,19 @@ from crashchat.compare import (
     run_folders,
     scored_again,
 )
-from .core import CrashchatError, read_json, read_jsonl, write_json
-from .evaluate import believed, check_whole, fill_from_profile, plain_rows, resolve_fields
+from .core import Case, CrashchatError, read_json, read_jsonl, write_json
+from crashchat.evaluate import (
+    GUESS,
+    HEADLINES,
+    answered,
+    answered_tally,
+    believed,
+    check_whole,
+    fill_from_profile,
+    guessed,
+    plain_rows,
+    resolve_fields,
+)
 from .metrics import LOWER_IS_BETTER, Tally, bootstrap_intervals
 from .published import PUBLISHED, PUBLISHED_WHO
 from .tasks import ALL, LINGUISTIC_TASKS, PERCEPTION_TASKS, STRATEGIES, TASKS
@@ -256,26 +267,42 @@ def baselines(
     return found
 
 
+def guess_tally(
+    rows: Sequence[Mapping[str, Any]],  # from `predict`
+    cases: Sequence[Case],
+    task: str,
+) -> Tally | None:  # None where no answer carries a belief about a time
+    "What the best guesses score; each metric is named as theirs."
+    given = answered(guessed(rows), cases, task)
+    if given.failed.all():
+        return None
+    tally = answered_tally(given)
+    return replace(tally, formula=lambda sums: {f"{metric}, {GUESS}": values for metric, values in tally.formula(sums).items()})
+
+
 def tallies_of(
     trials: Sequence[Trial],
     task: str,
-) -> tuple[dict[str, list[Tally]], dict[str, list[Tally]]]:  # scores and calibration errors: by kind, a tally a seed
+) -> tuple[dict[str, list[Tally]], ...]:  # scores, calibration errors, scores of best guesses: by kind, a tally a seed
     "The answers of all who were trained on a task, scored again. Raises CrashchatError if they were not asked the same clips."
     asked = [trial for trial in trials if task in trial.tasks and any(row["task"] == task for row in trial.run.rows)]
     if not asked:
-        return {}, {}
+        return {}, {}, {}
     for trial in asked[1:]:
         refuse_different(asked[0].run, trial.run, [task])
     cases, others = compared_cases(asked[0].run, [task])
     scores: dict[str, list[Tally]] = {}
     errors: dict[str, list[Tally]] = {}
+    guesses: dict[str, list[Tally]] = {}
     for kind in (BASE, *KINDS):
         for trial in sorted((trial for trial in asked if trial.kind == kind), key=lambda trial: trial.seed):
             scores.setdefault(kind, []).append(scored_again(trial.run, cases, [task], others)[task][1])
             judged, count = believed(trial.run.rows, cases, task)
             if count == len(judged.right):  # every answer came with a confidence
                 errors.setdefault(kind, []).append(calibration_tally(judged.confidence(1.0), judged.right))
-    return scores, errors
+            if guesses_of_it := guess_tally(trial.run.rows, cases, task):
+                guesses.setdefault(kind, []).append(guesses_of_it)
+    return scores, errors, guesses
 
 
 def mean_cosines(
@@ -315,10 +342,11 @@ def studied(
     draws = (config.bootstrap or 1, config.seed)
     scores, pairs = [], []
     for task in TASKS:
-        seeds, errors = tallies_of(trials, task)
+        seeds, errors, guesses = tallies_of(trials, task)
         if seeds:
             metrics = list(next(iter(seeds.values()))[0].scores())
             scores += score_rows(task, seeds, metrics, *draws, baselines(trials, task)) + score_rows(task, errors, ["ECE"], *draws)
+            scores += score_rows(task, guesses, [f"{metric}, {GUESS}" for metric in HEADLINES[task]], *draws)
             pairs += pair_rows(task, seeds, *draws)
     cosines = mean_cosines(trials)
     runs = [(trial.kind, trial.strategy, trial.seed, trial.training and trial.training.name, trial.run.folder.name) for trial in trials]

@@ -31,7 +31,7 @@ from .core import Answer, Case, Span, Value, path_below
 from .error_charts import span_errors
 from .evaluate import answered
 from .player import LANES, LaneCurve, LaneMark, LaneSpan, Marked, Player
-from .report import case_report, likely_ranges, reading_words
+from .report import case_report, guess_words, likely_ranges, reading_words
 from .reviews import VERDICTS, Draft, Review, Reviews, export_annotations, export_reviews, held_value
 from .session import Analyst, Asked, Key, ReviewingSession, words_for
 from .tasks import PERCEPTION_TASKS, TASKS, contradictions
@@ -177,6 +177,8 @@ def answer_rows(
         rows.append(("Read as", text_of(read), "cc-unread" if answer.value is None else ""))
     if answer.confidence is not None:
         rows.append(("Confidence", f"{100 * answer.confidence:.0f} %", ""))
+    if guess := guess_words(answer):
+        rows.append(("Best guess", text_of(guess), ""))
     if ranges := likely_ranges(answer):
         rows.append(("80 % likely", text_of(ranges), ""))
     return [*rows, ("From", text_of(origin_of(asked)), "cc-muted")]

@@ -188,8 +188,9 @@ def test_intervals_and_contradictions_reach_the_table():
     times, span, unread, text = table_rows(line)
     assert (times["start_low_s"], times["start_high_s"]) == (2.0, 2.1) and "end_low_s" not in times
     assert (span["start_low_s"], span["start_high_s"], span["end_low_s"], span["end_high_s"]) == (1.0, 2.0, 4.0, 4.1)
+    assert times["guess_start_s"] == 2.0 and "guess_end_s" not in times and (span["guess_start_s"], span["guess_end_s"]) == (1.0, 4.0)
     assert times["flags"] == ["cue too late"]
-    assert not {"yes", "sentence", "start_s"} & unread.keys() and "start_low_s" not in text and text["sentence"] == "car"
+    assert not {"yes", "sentence", "start_s", "guess_start_s"} & unread.keys() and "guess_start_s" not in text and "start_low_s" not in text and text["sentence"] == "car"
 
 
 def test_what_is_answered_is_not_asked_again(fake, clips, tmp_path):

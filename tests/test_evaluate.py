@@ -656,11 +656,38 @@ def test_evaluation_asks_without_a_grammar_and_how_sure_only_of_the_clip(tmp_pat
     assert rows[0]["belief"] == {"values": [False], "probabilities": [0.9], "rest": 0.1}
 
 
+class Torn(Believer):
+    "Says the first thing it thinks of, and believes more in another time; of some times it says nothing that can be read."
+
+    def ask(self, clip, tasks=ALL, *, black=False, grammar=True, confidence=False):
+        beliefs = {"pre_crash_localization": Belief((0.0, 3.9, 4.0), (0.4, 0.3, 0.3)),
+                   "crash_localization": Belief((Span(0.0, 0.5), Span(5.0, 7.0), Span(5.1, 7.0)), (0.4, 0.3, 0.3))}
+        answers = super().ask(clip, tasks, black=black)
+        return [replace(one, belief=beliefs.get(one.task, Belief((one.value,), (0.9,), 0.1))) if confidence else one for one in answers]
+
+
+def test_best_guesses_are_scored_beside_what_was_said_and_need_no_readable_answer(tmp_path):
+    cases = [Case(f"videos/{i}", Path(f"videos/{i}.mp4"), {**make_cases(2)[1].truth, "pre_crash_localization": "3.9 seconds",
+                  "crash_localization": "5.0 - 7.0 seconds"}, split="test") for i in range(4)]
+    said = {"pre_crash_localization": "0.0 seconds", "crash_localization": "soon"}
+    torn = Torn(lambda clip, task, black: said.get(task, clip.truth[task]), broken=("videos/3",))
+    frame = ev.evaluate(ev.EvalConfig(profile="smoke", limit=0, bootstrap=20, control="black"), torn, cases, tmp_path)
+    guesses = frame[frame.who == ev.GUESS]
+    assert set(guesses.task) == {"pre_crash_localization", "crash_localization"}
+    span, time = pick(frame, "crash_localization", "mIoU", ev.GUESS), pick(frame, "pre_crash_localization", "MAE [s]", ev.GUESS)
+    assert span.value == pytest.approx((1 + 1 + 1 + 0) / 4) and (span.clips, span.failed, span.unparsed) == (4, 1, 0)
+    assert pick(frame, "crash_localization", "mIoU").value == 0 and pick(frame, "crash_localization", "mIoU").unparsed == 3
+    assert time.value < pick(frame, "pre_crash_localization", "MAE [s]").value
+    stored = read_jsonl(tmp_path / "predictions.jsonl")
+    assert all(row["value"] in (None, 0.0) for row in stored if row["task"] in said)  # what was said stays
+
+
 def test_predictions_of_before_there_were_beliefs_are_read(tmp_path):
     rows = ev.predict(Fake(right), make_cases(4), ALL, tmp_path / "p.jsonl")
     old = [{key: value for key, value in row.items() if key != "belief"} for row in rows]
     assert ev.given_answer(old[0]) == ev.given_answer(rows[0])
     scores, tables = ev.calibration_scores(old, make_cases(4), ALL, Calibration({"crash_recognition": 2.0}))
+    assert ev.guessed(old) == []
     assert not len(scores) and not len(tables) and list(scores.columns) == ev.COLUMNS and list(tables.columns) == ev.RELIABILITY_COLUMNS
 
 

@@ -164,6 +164,11 @@ def test_what_a_model_believes_is_drawn_and_said(clip, tmp_path):
     page = checked(report.case_report(case, given, tmp_path / "case.html"))
     assert "80 % likely: 0.8 to 0.9 s" in page.text and "80 % likely: start 1.2 s; end 1.8 to 1.9 s" in page.text
     assert "80 % of it" in drawings(page)[0] and page.text.count("80 % likely") == 2
+    torn = Belief((Span(1.2, 1.8), Span(0.2, 0.9), Span(0.2, 0.8)), (0.4, 0.35, 0.25))
+    words = [report.guess_words(replace(one, belief=torn, value=Span(1.2, 1.8))) for one in given]
+    assert set(words) == {"from 0.2 s to 0.9 s"} and report.guess_words(replace(given[0], belief=torn, value=Span(0.2, 0.9))) == ""
+    odd = [replace(one, belief=torn) if one.task == "crash_localization" else one for one in given]
+    assert checked(report.case_report(case, odd, tmp_path / "case.html")).text.count("best guess: from 0.2 s to 0.9 s") == 1
     without = drawings(checked(report.case_report(case, answers_about(case), tmp_path / "case.html")))[0]
     assert "80 % of it" not in without
 
@@ -407,6 +412,9 @@ def test_overlaps_count_an_unread_answer_as_zero(run, tmp_path):
     read = Answer("videos/3", "crash_localization", "?", "1.3 - 1.9 seconds", Span(1.3, 1.9), "fake")
     append_jsonl(tmp_path / "predictions.jsonl", [{**one.row(), "control": "none", "setting": "", "error": None} for one in (mumbled, read)])
     assert report.overlap_frame(tmp_path, cases).iou.tolist() == [0.0, 1.0]
+    torn = replace(mumbled, belief=Belief((Span(1.3, 1.9),), (1.0,)))
+    append_jsonl(tmp_path / "guessing" / "predictions.jsonl", [{**torn.row(), "control": "none", "setting": "", "error": None}])
+    assert report.overlap_frame(tmp_path / "guessing", cases).sort_values("who").values.tolist()[0][0] == "best guess"
 
 
 def test_a_folder_without_results_still_gives_a_page(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_compare import evaluated, late, place  # noqa: F401  the fixture
-from test_evaluate import Fake, right
+from test_evaluate import Fake, Torn, right
 
 from crashchat import strategies as st
 from crashchat.core import CrashchatError, Span, append_jsonl, read_json, write_json
@@ -66,6 +66,19 @@ def test_a_study_scores_pools_and_judges(trials, tmp_path):
     st.write_study(tmp_path / "study.json", found)
     again = st.read_study(tmp_path / "study.json")
     assert again.pairs.verdict.tolist() == found.pairs.verdict.tolist() and again.groups.grouping.tolist() == found.groups.grouping.tolist()
+
+
+def test_best_guesses_are_scored_beside_what_was_said(place, tmp_path):  # noqa: F811
+    name = "crash_localization_independent_monotask"
+    for seed in (0, 1):
+        trained = training(tmp_path / f"train-{seed}", name, seed)
+        folder = evaluated(tmp_path / f"trial-{seed}", place / "data", Torn(late, name), tasks="crash_localization")
+        config = read_json(folder / "config.json")
+        config["values"]["adapter"] = {"value": str(trained / "adapter"), "from": "override"}
+        write_json(folder / "config.json", config)
+    scores = st.studied(of(tmp_path, "trial-0", "trial-1")).scores.set_index("metric")
+    assert scores.seeds["mIoU, best guess"] == 2 and scores.clips["mIoU, best guess"] == scores.clips["mIoU"]
+    assert scores.value["mIoU, best guess"] != scores.value["mIoU"] and scores.published.isna()["mIoU, best guess"]
 
 
 def test_a_task_without_the_paper_s_kinds_has_scores_and_no_pairs(trials):

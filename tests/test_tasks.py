@@ -26,12 +26,12 @@ from crashchat.tasks import (
     QuestionSet,
     agree,
     asked_tasks,
+    best_guess,
     contradictions,
     format_seconds,
     known_answers,
     known_pairs,
     marginal,
-    mean_s,
     numbers,
     parse_sentence,
     parse_span,
@@ -329,8 +329,41 @@ def test_what_is_not_listed_counts_as_outside():
     assert starts.times_s == (1.0, 5.0) and starts.probabilities == pytest.approx((0.7, 0.1)) and ends.times_s == (3.0, 4.0, 6.0)
     assert shortest_interval(starts) == Span(1.0, 5.0) and shortest_interval(starts, 0.7) == Span(1.0, 1.0)
     assert shortest_interval(starts, 0.9) is None
-    assert mean_s(starts) == pytest.approx((0.7 * 1 + 0.1 * 5) / 0.8)  # the mean of what is listed
-    assert mean_s(marginal(Belief((), (), 1.0))) is None and shortest_interval(marginal(Belief((), (), 1.0))) is None
+    assert shortest_interval(marginal(Belief((), (), 1.0))) is None
+
+
+shares = st.lists(st.integers(0, 20), min_size=1, max_size=12).filter(any)
+
+
+@given(shares, st.data())
+def test_no_listed_time_has_a_smaller_expected_error_than_the_best_guess(weights, data):
+    times_s = data.draw(st.lists(st.integers(0, 99), min_size=len(weights), max_size=len(weights), unique=True))
+    listed = sorted(zip(weights, (time / 10 for time in times_s), strict=True), reverse=True)
+    belief = Belief(tuple(time_s for _, time_s in listed), tuple(weight / sum(weights) for weight, _ in listed))
+
+    def error_s(guess: float) -> float:
+        return sum(share * abs(guess - time_s) for time_s, share in zip(belief.values, belief.probabilities, strict=True))
+
+    assert best_guess(belief) in belief.values and error_s(best_guess(belief)) <= min(map(error_s, belief.values)) + 1e-9
+
+
+@given(shares, st.data())
+def test_no_listed_span_has_a_greater_expected_overlap_than_the_best_guess(weights, data):
+    ends = st.tuples(st.integers(0, 50), st.integers(1, 50)).map(lambda pair: Span(pair[0] / 10, (pair[0] + pair[1]) / 10))
+    spans = data.draw(st.lists(ends, min_size=len(weights), max_size=len(weights), unique=True))
+    belief = Belief(tuple(spans), tuple(weight / sum(weights) for weight in weights))
+
+    def overlap(guess: Span) -> float:
+        return sum(share * guess.iou(span) for span, share in zip(spans, belief.probabilities, strict=True))
+
+    assert best_guess(belief) in spans and overlap(best_guess(belief)) >= max(map(overlap, spans)) - 1e-9
+
+
+def test_a_best_guess_is_about_time_and_may_differ_from_what_is_most_probable():
+    assert best_guess(Belief((2.0, 3.9, 4.0, 4.1), (0.4, 0.2, 0.25, 0.15))) == 3.9
+    assert best_guess(Belief((Span(2.0, 3.0), Span(4.0, 6.0), Span(4.2, 6.1)), (0.4, 0.3, 0.3))) == Span(4.0, 6.0)
+    assert best_guess(Belief((Span(1.0, 2.0), 7.0), (0.4, 0.6))) == Span(1.0, 2.0)  # from a file that mixes what no model mixes
+    assert best_guess(Belief((True, False), (0.9, 0.1))) is None and best_guess(Belief((), (), 1.0)) is None
 
 
 @pytest.mark.parametrize("value", [True, "soon", None])

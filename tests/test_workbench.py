@@ -297,7 +297,11 @@ def test_contradictions_are_shown_as_text():
 def test_where_the_model_looked_for_a_time_is_said():
     span = Answer("a", "crash_localization", "?", "1.0 - 2.0 seconds", Span(1.0, 2.0), "fake",
                   belief=Belief((Span(1.0, 2.0), Span(1.1, 2.5)), (0.7, 0.2), 0.1))
-    assert "80 % likely" in detail_html("t", "?", [Asked("", "a", span.task, "?", 0.0, 1, span)], None)
+    shown = detail_html("t", "?", [Asked("", "a", span.task, "?", 0.0, 1, span)], None)
+    assert "80 % likely" in shown and "Best guess" not in shown  # it is what was said
+    torn = replace(span, belief=Belief((Span(1.0, 2.0), Span(4.0, 6.0), Span(4.2, 6.1)), (0.4, 0.3, 0.3)))
+    shown = detail_html("t", "?", [Asked("", "a", span.task, "?", 0.0, 1, torn)], None)
+    assert "Best guess" in shown and "from 4.0 s to 6.0 s" in shown
 
 
 def judged(workbench, task="crash_localization", case_id="videos/a"):
