@@ -20,6 +20,7 @@ from .cases import read_cases
 from .core import Case, CrashchatError, read_json, read_jsonl, write_json
 from crashchat.evaluate import (
     BASELINES,
+    GUESS,
     HEADLINES,
     Answered,
     answer_lists,
@@ -298,9 +299,9 @@ def side_by_side(
                 for row in tally_rows(task, tally, run.name, int(given.failed.sum()), "", resamples, seed)]
         stored = pd.DataFrame(run.scores[run.scores.task.isin(tasks)])
         bert = (stored.who == "model") & stored.metric.str.startswith("BERTScore")  # not computed again: it needs its model
-        published = stored.who == "model, published reading"
-        parts += [tidy(rows), pd.DataFrame(stored[bert]).assign(who=run.name),
-                  pd.DataFrame(stored[published]).assign(who=f"{run.name}, published reading")]
+        parts += [tidy(rows), pd.DataFrame(stored[bert]).assign(who=run.name)]
+        parts += [pd.DataFrame(stored[stored.who == who]).assign(who=f"{run.name}, {how}")
+                  for who, how in (("model, published reading", "published reading"), (GUESS, GUESS))]
     for run in runs:
         for who in (*BASELINES, *PUBLISHED_WHO, *PUBLISHED_OTHERS):
             here = run.scores[(run.scores.who == who) & run.scores.task.isin(tasks)]

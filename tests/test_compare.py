@@ -208,11 +208,12 @@ def test_published_rows_and_bert_score_come_along(place, tmp_path):
     folder = evaluated(tmp_path / "run", place / "data", Fake(right))
     more = [{"task": "causal_reasoning", "metric": "BERTScore", "value": 0.9, "low": 0.8, "high": 0.95, "who": "model", "note": ""},
             {"task": "causal_reasoning", "metric": "BLEU", "value": 0.16, "who": "LLaMA-ViD-13B, zero-shot", "note": "arXiv 2512.18878"},
-            {"task": "causal_reasoning", "metric": "BLEU", "value": 0.99, "low": 0.9, "high": 1.0, "who": "model, published reading", "note": ""}]
+            {"task": "causal_reasoning", "metric": "BLEU", "value": 0.99, "low": 0.9, "high": 1.0, "who": "model, published reading", "note": ""},
+            {"task": "causal_reasoning", "metric": "BLEU", "value": 0.5, "low": 0.4, "high": 0.6, "who": "best guess", "note": ""}]
     ev.write_scores(folder / "scores.json", pd.concat([ev.read_scores(folder / "scores.json").dropna(subset=["value"]), ev.tidy(more)]))
     shown = co.compare(of(place / "late", folder, tasks="causal_reasoning")).scores.set_index(["who", "metric"]).value
     assert shown[("run", "BERTScore")] == 0.9 and shown[("LLaMA-ViD-13B, zero-shot", "BLEU")] == 0.16
-    assert shown[("run, published reading", "BLEU")] == 0.99
+    assert shown[("run, published reading", "BLEU")] == 0.99 and shown[("run, best guess", "BLEU")] == 0.5
 
 
 def changed(folder: Path, target: Path, **files) -> Path:
