@@ -390,5 +390,5 @@ def best_rows(
             here = pd.DataFrame(scores[(scores.task == task) & (scores.metric == metric) & (scores.kind != BASE)])
             if len(here):
                 values = here.value.astype(float)
-                rows.append(here.loc[values.idxmin() if metric in LOWER_IS_BETTER else values.idxmax()])
+                rows.append(here.loc[values.idxmin() if metric.removesuffix(f", {GUESS}") in LOWER_IS_BETTER else values.idxmax()])
     return pd.DataFrame(rows, columns=SCORE_COLUMNS).reset_index(drop=True)

@@ -12,22 +12,19 @@ import json
 import tempfile
 from pathlib import Path
 
-from crashchat.evaluate import HEADLINES, plain_rows, read_scores
+from adapters import shown_rows
+
 from crashchat.prepare import prepare
 from crashchat.runs import launch
 
 COLUMNS = {"video": "file", "crash": "crash", "pre_crash_s": "alert_s", "start_s": "crash_start_s", "end_s": "crash_end_s"}
 TASKS = "crash_recognition,pre_crash_localization,crash_localization"  # what the labels can judge
-SHOWN = ("model", "black frames", "best constant")
 
 
 def scored(data: Path, model: str, adapter: str | None) -> list[dict]:
     "One evaluation, as rows that say which run they are of."
     run = launch("evaluate", {"profile": "demo", "data": str(data), "model": model, "adapter": adapter, "tasks": TASKS, "control": "black"})
-    scores = read_scores(run / "scores.json")
-    kept = plain_rows(scores[scores.who.isin(SHOWN) & scores.value.notna()])
-    return [{"adapter": adapter and Path(adapter).parent.name, "evaluation": run.name, **row} for row in kept
-            if row["metric"] in HEADLINES[row["task"]]]
+    return [{"adapter": adapter and Path(adapter).parent.name, "evaluation": run.name, **row} for row in shown_rows(run)]
 
 
 if __name__ == "__main__":

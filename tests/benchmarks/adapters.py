@@ -1,0 +1,50 @@
+"""Keep what single adapters of the pocket model score, for its card and for `nbs/study.ipynb`: the one that ships, and longer ones.
+
+    python tests/benchmarks/adapters.py EVALUATION ...
+
+An EVALUATION is the run folder of an evaluation with black frames as control, of an adapter in the folder of its training; one of them
+is of the adapter in `ckpt/pocket/adapter`. The scores go to `adapters.json` beside this file.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from crashchat.core import read_json, read_jsonl
+from crashchat.evaluate import GUESS, HEADLINES, plain_rows, read_scores
+
+ADAPTER = Path(__file__).resolve().parents[2] / "ckpt" / "pocket" / "adapter" / "crashchat_adapter.json"
+SHOWN = ("model", GUESS, "black frames", "best constant")
+
+
+def shown_rows(evaluation: Path, others: tuple[str, ...] = ()) -> list[dict]:
+    "The headline scores of a run, and others by name, of those who are shown."
+    scores = read_scores(evaluation / "scores.json")
+    rows = plain_rows(scores[scores.who.isin(SHOWN) & scores.value.notna()])
+    return [row for row in rows if row["metric"] in (*HEADLINES[row["task"]], *others)]
+
+
+def setting(run: Path, name: str):
+    "What a run was told."
+    return read_json(run / "config.json")["values"][name]["value"]
+
+
+def kept(evaluation: Path) -> dict:
+    "An adapter's scores, and how long it was trained on what."
+    training = evaluation.parent / Path(setting(evaluation, "adapter")).parent.name
+    recipe = read_json(evaluation.parents[1] / setting(training, "data") / "recipe.json")
+    return {"training": training.name, "evaluation": evaluation.name, "train_clips": recipe["clips"]["train"],
+            "steps": read_jsonl(training / "metrics.jsonl")[-1]["step"], "batch_questions": setting(training, "batch_questions"),
+            "scores": shown_rows(evaluation, ("ECE",))}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("evaluations", nargs="+", type=Path)
+    found = sorted(map(kept, parser.parse_args().evaluations), key=lambda one: one["training"])
+    shipped = json.loads(ADAPTER.read_text())["name"]
+    if shipped not in {one["training"] for one in found}:
+        raise SystemExit(f"{ADAPTER.parent}: none of the evaluations is of its adapter, {shipped}")
+    result = {"shipped": shipped, "adapters": found}
+    Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
