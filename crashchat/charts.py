@@ -286,9 +286,11 @@ def recall_against_iou(
     line = alt.Chart(curve).mark_line(interpolate="step-after", strokeWidth=2).encode(x=x, y=y, color=who_colour(names), tooltip=tooltip)
     marked = curve[curve.threshold.isin(THRESHOLDS)]
     dots = alt.Chart(marked).mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=who_colour(names), tooltip=tooltip)
-    words = alt.Chart(marked).mark_text(dy=-9, dx=4, align="left", fontSize=11).encode(
-        x=x, y=y, text=alt.Text("share:Q", format=".0%"), color=who_colour(names))
-    chart = alt.layer(line, dots, words).properties(width=WIDTH_PX, height=240)
+    words = alt.Chart(marked).encode(x=x, y=y, text=alt.Text("share:Q", format=".0%"), color=who_colour(names))
+    low = (alt.datum.who == names[0]) & (alt.datum.share > 0.05)  # the first below its curve, the others above: two that lie close stay readable
+    below = words.transform_filter(low).mark_text(dy=11, dx=-5, align="right", fontSize=11)
+    above = words.transform_filter(~low).mark_text(dy=-9, dx=4, align="left", fontSize=11)
+    chart = alt.layer(line, dots, below, above).properties(width=WIDTH_PX, height=240)
     return finished(chart, "Share of clips located at least this well", "dots: the thresholds of the published table, .3 .5 .7")
 
 # %% ../nbs/30_charts.ipynb #3cdc6978
