@@ -24,18 +24,18 @@ def shown_rows(evaluation: Path, others: tuple[str, ...] = ()) -> list[dict]:
     return [row for row in rows if row["metric"] in (*HEADLINES[row["task"]], *others)]
 
 
-def setting(run: Path, name: str):
-    "What a run was told."
-    return read_json(run / "config.json")["values"][name]["value"]
+def given(run: Path) -> dict:
+    "What a run was told, beyond its profile."
+    return {name: one["value"] for name, one in read_json(run / "config.json")["values"].items() if one["from"] == "override"}
 
 
 def kept(evaluation: Path) -> dict:
-    "An adapter's scores, and how long it was trained on what."
-    training = evaluation.parent / Path(setting(evaluation, "adapter")).parent.name
-    recipe = read_json(evaluation.parents[1] / setting(training, "data") / "recipe.json")
-    return {"training": training.name, "evaluation": evaluation.name, "train_clips": recipe["clips"]["train"],
-            "steps": read_jsonl(training / "metrics.jsonl")[-1]["step"], "batch_questions": setting(training, "batch_questions"),
-            "scores": shown_rows(evaluation, ("ECE",))}
+    "An adapter's scores, and how it was trained."
+    training = evaluation.parent / Path(given(evaluation)["adapter"]).parent.name
+    settings = given(training)
+    recipe = read_json(evaluation.parents[1] / settings["data"] / "recipe.json")
+    return {"training": training.name, "evaluation": evaluation.name, "settings": settings, "train_clips": recipe["clips"]["train"],
+            "steps": read_jsonl(training / "metrics.jsonl")[-1]["step"], "scores": shown_rows(evaluation, ("ECE",))}
 
 
 if __name__ == "__main__":
