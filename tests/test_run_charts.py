@@ -46,6 +46,16 @@ def test_scores_chart_shows_headlines_of_three_with_intervals():
     titles = {e["field"]: e["title"] for part in spec["vconcat"] for e in encodings(part) if e.get("title") and e["field"] == "value"}
     assert titles["value"] == "seconds, less is better"
     colour = next(e for e in encodings(spec) if e["field"] == "who" and "range" in e.get("scale", {}))
+    wanted = {who: shade for who, shade in charts.WHO_COLOURS.items() if who != "best guess"}
+    assert dict(zip(colour["scale"]["domain"], colour["scale"]["range"], strict=True)) == wanted
+
+
+def test_best_guesses_are_shown_where_there_are_some():
+    frame = scores()
+    guesses = frame[(frame.who == "model") & (frame.task == "crash_localization")].assign(who="best guess")
+    spec = run_charts.scores_chart(pd.concat([frame, guesses])).to_dict()
+    assert [row["label"] for row in rows(spec) if row["who"] == "best guess"] == ["crash localization, mIoU", "crash localization, R1@0.5"]
+    colour = next(e for e in encodings(spec) if e["field"] == "who" and "range" in e.get("scale", {}))
     assert dict(zip(colour["scale"]["domain"], colour["scale"]["range"], strict=True)) == charts.WHO_COLOURS
 
 
