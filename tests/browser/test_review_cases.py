@@ -86,7 +86,7 @@ def test_a_case_is_played_asked_and_answered(lab, page):
     assert page.locator(".cc-detail dt", has_text="Failed").count() == 0
     assert "simulated clips only" in page.locator(".cc-banner").first.inner_text()
     assert page.locator(".cc-span[title^=Annotated]").count() == 1
-    span_was_read = page.locator(".cc-detail dd", has_text=re.compile(r"^from \d")).count()  # a model may answer anything; what was read is drawn
+    span_was_read = page.locator(".cc-detail dt:text-is('Read as') + dd", has_text=re.compile(r"^from \d")).count()  # a model may answer anything; what was read is drawn
     page.wait_for_function("n => document.querySelectorAll('.cc-span[title^=Model]').length === n", arg=span_was_read)
     page.locator(".cc-span[title^=Annotated]").click()  # to the middle of the crash
     wait_until_past(page, 1.0)
