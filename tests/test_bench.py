@@ -94,7 +94,7 @@ def test_the_recipe_of_the_large_sizes_runs(folder):
 
 
 TOLD = inference.Size("bench", TINY.make, inference.PUBLISHED_TOKENS, archive=5)
-SPOKEN = inference.Size("pocket", lambda device: inference.load_model(inference.POCKET, device=device))
+SPOKEN = inference.Size("pocket", inference.CPU_SIZES[0].make)
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ class Size:
 
 
 CPU_SIZES = (
-    Size("pocket", lambda device: load_model(POCKET, device=device), archive=48),
+    Size("pocket", lambda device: load_model(POCKET, POCKET / "adapter", device), archive=48),
     Size("bench", lambda device: built(device, BENCH_TEXT, BENCH_VISION, BENCH_CARD, torch.float32), PUBLISHED_TOKENS),
 )
 GPU_SIZES = tuple(
