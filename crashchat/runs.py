@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -354,14 +355,15 @@ def execute(
     from traitlets.config import Config
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    encrypted = Config({"KernelManager": {"transport_encryption": "auto"}})
     try:
-        papermill.execute_notebook(
-            notebook, output, dict(values), progress_bar=False, start_timeout=120, stdout_file=sys.stdout,
-            stderr_file=sys.stderr, config=encrypted, extra_arguments=[f"--IPKernelApp.exec_lines={TEXT_BARS}"],
-            coalesce_streams=True,        # of a progress bar the last state is kept
-            shutdown_kernel="immediate",  # asked politely in mid-cell, as on Ctrl-C, it answers with a traceback of its own
-        )
+        with tempfile.TemporaryDirectory(prefix="crashchat-") as own:
+            papermill.execute_notebook(
+                notebook, output, dict(values), progress_bar=False, start_timeout=120, stdout_file=sys.stdout, stderr_file=sys.stderr,
+                config=Config({"KernelManager": {"transport": "ipc", "ip": os.path.join(own, "kernel")}}),
+                extra_arguments=[f"--IPKernelApp.exec_lines={TEXT_BARS}"],
+                coalesce_streams=True,        # of a progress bar the last state is kept
+                shutdown_kernel="immediate",  # asked politely in mid-cell, as on Ctrl-C, it answers with a traceback of its own
+            )
     except PapermillExecutionError as error:
         if error.ename != "CrashchatError":
             raise
