@@ -318,14 +318,19 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None):  # pyright: ignore[reportIncompatibleMethodOverride]
-        "One update of every matrix that has a gradient."
+        "One update of every matrix that has a gradient; processes with the same gradients each do the hard part of some."
+        mine = slice(dist.get_rank(), None, dist.get_world_size()) if dist.is_initialized() else slice(None)
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     by_shape.setdefault(matrix.shape, []).append(matrix)
             for shape, matrices in by_shape.items():
-                updates = orthogonal(torch.stack([self._averaged(matrix, group["momentum"]) for matrix in matrices]))
+                averaged = torch.stack([self._averaged(matrix, group["momentum"]) for matrix in matrices])
+                updates = torch.zeros_like(averaged)
+                updates[mine] = orthogonal(averaged[mine])
+                if dist.is_initialized():
+                    dist.all_reduce(updates)
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5
                 for matrix, update in zip(matrices, updates, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=rate)

@@ -1,9 +1,10 @@
 """Keep what single adapters of the pocket model score, for its card and for `nbs/study.ipynb`: the one that ships, and longer ones.
 
-    python tests/benchmarks/adapters.py EVALUATION ...
+    python tests/benchmarks/adapters.py EVALUATION ... --again EVALUATION ...
 
 An EVALUATION is the run folder of an evaluation with black frames as control, of an adapter in the folder of its training; one of them
-is of the adapter in `ckpt/pocket/adapter`. The scores go to `adapters.json` beside this file.
+is of the adapter in `ckpt/pocket/adapter`. Those behind `--again` are of the same adapters, about clips of a seed at which nobody had looked
+before: what an adapter scores there owes nothing to choices. The scores go to `adapters.json` beside this file.
 """
 
 import argparse
@@ -29,19 +30,35 @@ def given(run: Path) -> dict:
     return {name: one["value"] for name, one in read_json(run / "config.json")["values"].items() if one["from"] == "override"}
 
 
-def kept(evaluation: Path) -> dict:
+def trained(evaluation: Path) -> Path:
+    "The run folder of the training whose adapter was evaluated."
+    return evaluation.parent / Path(given(evaluation)["adapter"]).parent.name
+
+
+def recipe(run: Path) -> dict:
+    "How the simulated clips of a run were made."
+    return read_json(run.parents[1] / given(run)["data"] / "recipe.json")
+
+
+def scored(evaluation: Path) -> dict:
+    "What an evaluation found."
+    return {"evaluation": evaluation.name, "seed": recipe(evaluation)["seed"], "scores": shown_rows(evaluation, ("ECE",))}
+
+
+def kept(evaluation: Path, again: list[Path]) -> dict:
     "An adapter's scores, and how it was trained."
-    training = evaluation.parent / Path(given(evaluation)["adapter"]).parent.name
-    settings = given(training)
-    recipe = read_json(evaluation.parents[1] / settings["data"] / "recipe.json")
-    return {"training": training.name, "evaluation": evaluation.name, "settings": settings, "train_clips": recipe["clips"]["train"],
-            "steps": read_jsonl(training / "metrics.jsonl")[-1]["step"], "scores": shown_rows(evaluation, ("ECE",))}
+    training = trained(evaluation)
+    return {"training": training.name, "settings": given(training), "train_clips": recipe(training)["clips"]["train"],
+            "steps": read_jsonl(training / "metrics.jsonl")[-1]["step"], **scored(evaluation),
+            "again": [scored(other) for other in again if trained(other) == training]}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("evaluations", nargs="+", type=Path)
-    found = sorted(map(kept, parser.parse_args().evaluations), key=lambda one: one["training"])
+    parser.add_argument("--again", nargs="*", default=[], type=Path)
+    told = parser.parse_args()
+    found = sorted((kept(evaluation, told.again) for evaluation in told.evaluations), key=lambda one: one["training"])
     shipped = json.loads(ADAPTER.read_text())["name"]
     if shipped not in {one["training"] for one in found}:
         raise SystemExit(f"{ADAPTER.parent}: none of the evaluations is of its adapter, {shipped}")
