@@ -4,8 +4,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from crashchat.core import CrashchatError, append_jsonl, read_json, read_jsonl
 from crashchat.model import POCKET_CARD, build_pocket, load_model, save_model, train_tokenizer
@@ -268,27 +266,3 @@ def test_muon_is_torch_s_own_in_float32():
             stepper.zero_grad()
     for one, other, first in zip(ours, theirs, began, strict=True):
         assert (one - other).norm() < 0.03 * (other - first).norm()  # theirs rounds to bfloat16
-
-
-def stepped(rank, folder, processes):
-    "Matrices after two steps of Muon, kept by each of the processes that share its work."
-    torch.set_num_threads(1)
-    if processes:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
-    torch.manual_seed(0)
-    matrices = [torch.nn.Parameter(torch.randn(shape)) for shape in 3 * ((96, 32),) + 2 * ((32, 96),) + ((32, 32),)]
-    stepper = Muon(matrices, lr=1e-2)
-    for _ in range(2):
-        for matrix in matrices:
-            matrix.grad = torch.randn_like(matrix)
-        stepper.step()
-    torch.save([matrix.detach() for matrix in matrices], f"{folder}/{processes}-{rank}.pt")
-
-
-def test_processes_that_share_muon_s_work_take_the_steps_of_one_alone(tmp_path):
-    stepped(0, tmp_path, 0)
-    spawn(stepped, (tmp_path, 2), nprocs=2)
-    alone, *shared = (torch.load(tmp_path / f"{name}.pt") for name in ("0-0", "2-0", "2-1"))
-    for found in shared:
-        torch.testing.assert_close(found, alone, rtol=1e-6, atol=1e-7)
-    assert all(torch.equal(*both) for both in zip(*shared, strict=True)), "processes that drift apart train two models"
