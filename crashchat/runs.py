@@ -374,7 +374,7 @@ def execute(
         raise
     except OSError as error:  # papermill saves the notebook after each cell; an error inside the notebook is none of this kind
         print(file=sys.stderr)
-        raise CrashchatError(output, f"cannot be written: {error.strerror or error}") from error
+        raise CrashchatError(error.filename or output, f"cannot be written: {error.strerror or error}") from error
     except DeadKernelError as error:
         raise CrashchatError(output, "its process died, perhaps for lack of memory; the same command continues") from error
 

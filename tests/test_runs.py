@@ -250,6 +250,22 @@ def test_launch_runs_the_notebook_and_shows_what_it_writes(toy, capfd):
     assert "widgets" not in executed.metadata
 
 
+def test_a_run_and_its_kernel_talk_through_a_folder_nobody_else_may_enter(tmp_path, monkeypatch, capfd):
+    (tmp_path / "own").mkdir()
+    look = "from ipykernel.kernelapp import IPKernelApp\nfrom pathlib import Path\napp = IPKernelApp.instance()\n" \
+        "print(app.transport, oct(Path(app.ip).parent.stat().st_mode), Path(app.ip).parents[1].name)"
+    kernel = {"name": "python3", "display_name": "python3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(look)], metadata={"kernelspec": kernel}), tmp_path / "a.ipynb")
+    with monkeypatch.context() as patched:
+        patched.setattr("tempfile.tempdir", str(tmp_path / "own"))
+        runs.execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {})
+    assert "ipc 0o40700 own" in capfd.readouterr().out and not any((tmp_path / "own").iterdir())
+    (tmp_path / "own").rmdir()
+    with monkeypatch.context() as patched, pytest.raises(CrashchatError, match="own/crashchat-.*: cannot be written: No such file"):
+        patched.setattr("tempfile.tempdir", str(tmp_path / "own"))
+        runs.execute(tmp_path / "a.ipynb", tmp_path / "c.ipynb", {})
+
+
 def test_a_finished_equal_run_is_reused_only_on_request(toy):
     first = runs.launch(toy, {}, reuse=True)
     assert runs.launch(toy, {}, reuse=True) == first
