@@ -1,9 +1,12 @@
 """The player in JupyterLab: where its clip comes from, its keys, marks, loop, zoom, filmstrip and help, alone and in a workbench."""
 
+import time
+
 import nbformat
 import pytest
 from lab_page import VIDEO, video, wait_for_clip, wait_for_time, wait_until_past
 
+TOLD_S = 10  # within which Python must know
 NAME = "a 'clip' #1 100%25 ä <b>.mp4"
 MADE = f"""
 import os
@@ -88,12 +91,20 @@ def run(page, code: str, cell: int = 1):
     page.keyboard.press("Control+Enter")
 
 
-def told(page, code: str, expected: str):
-    "Wait until a Python expression has a value, as the reader of the notebook would look it up."
+def looked_up(page, code: str) -> str:
+    "The value of a Python expression now, as the reader of the notebook would look it up."
     number = page.evaluate("window.asked = (window.asked || 0) + 1")
     run(page, f"print('answer {number}:', {code})")
     output = page.locator(".jp-Notebook .jp-CodeCell").nth(1).locator(".jp-OutputArea-output", has_text=f"answer {number}:")
-    assert output.inner_text().strip() == f"answer {number}: {expected}"
+    return output.inner_text().strip().removeprefix(f"answer {number}: ")
+
+
+def told(page, code: str, expected: str):
+    "Wait until a Python expression has a value: a time is told to Python when the browser shows its frame, after the marks."
+    began = time.monotonic()
+    while (answer := looked_up(page, code)) != expected and time.monotonic() - began < TOLD_S:
+        pass
+    assert answer == expected
 
 
 def show(page, code: str, title: str):
