@@ -103,10 +103,9 @@ def join(
 class Stretch:
     "One clip in a row."
 
-    start: int          # its first token
-    questions: int      # the first token of its questions
-    end: int            # behind its last
-    mask: torch.Tensor  # bool [1,1,end - questions,end - start], True where a question's token may look
+    prefix: int         # tokens of the clip
+    asked: int          # tokens of its questions, which follow it
+    mask: torch.Tensor  # bool [1,1,asked,prefix + asked], True where a question's token may look
 
 
 def stretches(
@@ -114,12 +113,11 @@ def stretches(
     device: torch.device | str,
 ) -> tuple[Stretch, ...]:
     "The row's clips, each with the mask of its questions."
-    found, start = [], 0
+    found = []
     for prefix, sizes in clips:
         own = torch.block_diag(*(torch.ones(size, size, dtype=torch.bool).tril() for size in (0, *sizes)))
         mask = torch.cat([torch.ones(sum(sizes), prefix, dtype=torch.bool), own], 1)[None, None].to(device)
-        found.append(Stretch(start, start + prefix, start + prefix + sum(sizes), mask))
-        start = found[-1].end
+        found.append(Stretch(prefix, sum(sizes), mask))
     return tuple(found)
 
 # %% ../nbs/13_packing.ipynb #d0746e74
@@ -132,13 +130,14 @@ def attend_stretches(
     **given: Any,         # scaling and the like
 ) -> torch.Tensor:        # [1,L,heads,dim]
     "Attention clip by clip: first the clip, then its questions."
+    parts = iter(query.split([size for part in row for size in (part.prefix, part.asked)], 2))  # a slice's gradient would fill a whole row
+    keys, values = (tensor.split([part.prefix + part.asked for part in row], 2) for tensor in (key, value))
     mixed = []
-    for part in row:
-        at, asked, all_of_it = slice(part.start, part.questions), slice(part.questions, part.end), slice(part.start, part.end)
-        clip = attend(module, query[:, :, at], key[:, :, at], value[:, :, at], None, **given, is_causal=True)
-        mixed.append(clip[0])
-        if part.end > part.questions:
-            mixed.append(attend(module, query[:, :, asked], key[:, :, all_of_it], value[:, :, all_of_it], part.mask, **given)[0])
+    for part, k, v in zip(row, keys, values, strict=True):
+        clip, asked = next(parts), next(parts)
+        mixed.append(attend(module, clip, k[:, :, : part.prefix], v[:, :, : part.prefix], None, **given, is_causal=True)[0])
+        if part.asked:
+            mixed.append(attend(module, asked, k, v, part.mask, **given)[0])
     return torch.cat(mixed, 1)
 
 # %% ../nbs/13_packing.ipynb #7076eb2b

@@ -142,9 +142,9 @@ def encode_question(
     tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # int64 [n] token ids; int64 [n] labels, -100 where nothing is to be learnt
     "The ids that follow a clip's prefix, and which of them are learnt: the answer and its end-of-turn mark."
-    prompt = tokenizer(f"\n{question}<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
-    learnt = [] if answer is None else tokenizer(f"{answer}<|im_end|>", add_special_tokens=False)["input_ids"]
-    after = [] if answer is None else tokenizer("\n", add_special_tokens=False)["input_ids"]
+    said = [] if answer is None else [f"{answer}<|im_end|>", "\n"]
+    prompt, *rest = tokenizer([f"\n{question}<|im_end|>\n<|im_start|>assistant\n", *said], add_special_tokens=False)["input_ids"]
+    learnt, after = rest or ([], [])
     ids = torch.tensor([*prompt, *learnt, *after])
     labels = torch.tensor([*[-100] * len(prompt), *learnt, *[-100] * len(after)])
     return ids, labels

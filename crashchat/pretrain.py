@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FIRST_SEED', 'FPS', 'MOST_FRAMES', 'HEIGHT_PX', 'WIDTH_PX', 'TIMES_S', 'SEEN', 'ONE_TIME', 'SPAN', 'ASKED', 'Stage',
            'PretrainConfig', 'seen_scenario', 'frame_count', 'small_frames', 'render_world', 'changes', 'when', 'what',
-           'sentences', 'speech', 'lesson', 'World', 'open_world', 'batch_at', 'window_start', 'Muon', 'orthogonal',
-           'optimizers', 'rate_at', 'batch_loss', 'average_gradients', 'save_state', 'load_state', 'world_texts',
-           'kind_of', 'own_scores', 'pretrain', 'asdict_json']
+           'sentences', 'speech', 'lesson', 'World', 'open_world', 'batch_at', 'window_start', 'add_up', 'Muon',
+           'orthogonal', 'optimizers', 'rate_at', 'batch_loss', 'average_gradients', 'save_state', 'load_state',
+           'world_texts', 'kind_of', 'own_scores', 'pretrain', 'asdict_json']
 
 # %% ../nbs/17_pretrain.ipynb #ee84b6af
 import json
@@ -310,6 +310,16 @@ def window_start(
     return int(rng.integers(0, last + 1))
 
 # %% ../nbs/17_pretrain.ipynb #1ea3720d
+def add_up(
+    tensors: list[torch.Tensor],
+):
+    "Replace every tensor by its sum over the processes, in one message."
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
+
+
 class Muon(torch.optim.Optimizer):
     "torch.optim.Muon with `adjust_lr_fn=\"match_rms_adamw\"`, in float32 and for all matrices of a shape at once."
 
@@ -318,16 +328,22 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None):  # pyright: ignore[reportIncompatibleMethodOverride]
-        "One update of every matrix that has a gradient."
+        "One update of every matrix that has a gradient; processes, whose gradients are the same, share the hard part."
+        rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     by_shape.setdefault(matrix.shape, []).append(matrix)
-            for shape, matrices in by_shape.items():
-                updates = orthogonal(torch.stack([self._averaged(matrix, group["momentum"]) for matrix in matrices]))
+            averaged = [torch.stack([self._averaged(matrix, group["momentum"]) for matrix in matrices]) for matrices in by_shape.values()]
+            updates = [torch.zeros_like(stacked) for stacked in averaged]
+            for update, stacked in zip(updates, averaged, strict=True):
+                update[rank::processes] = orthogonal(stacked[rank::processes])
+            if processes > 1:
+                add_up(updates)
+            for (shape, matrices), stacked in zip(by_shape.items(), updates, strict=True):
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5
-                for matrix, update in zip(matrices, updates, strict=True):
+                for matrix, update in zip(matrices, stacked, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=rate)
 
     def _averaged(self, matrix: torch.nn.Parameter, momentum: float) -> torch.Tensor:
@@ -394,11 +410,9 @@ def average_gradients(
 ):
     "Replace every gradient by its mean over the processes."
     gradients = [tensor.grad for tensor in model.parameters() if tensor.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    add_up(gradients)
+    for gradient in gradients:
+        gradient /= dist.get_world_size()
 
 # %% ../nbs/17_pretrain.ipynb #aabe646e
 def _work(
@@ -409,7 +423,8 @@ def _work(
 ):
     "One process of the training: its own batches, common gradients."
     torch.set_num_threads(1)
-    os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "0"  # kernels kept for lengths that do not come again slow the steps down
+    os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "0"  # kernels kept for lengths that hardly come again slow the steps down
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # threads take longer than the few short texts they are for
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=config.processes)
     world = open_world(run_dir / "frames.npy", config)
     tokenizer = train_tokenizer(world_texts(world.scenarios))

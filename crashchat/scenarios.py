@@ -18,6 +18,7 @@ __all__ = ['Colour', 'SIZES', 'ROAD_USERS', 'LIGHTWEIGHT', 'LANE_M', 'BUMPER_M',
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -47,12 +48,18 @@ class Curve:
         "The value, or the position if the curve has an origin."
         if self.origin is None:
             return self.rate(times_s)
+        knot_s, speed, reached, slope = self._pieces
+        index = np.searchsorted(knot_s[1:-1], times_s, side="right")
+        since_s = times_s - knot_s[index]
+        return self.origin + reached[index] + speed[index] * since_s + slope[index] * since_s**2 / 2
+
+    @cached_property
+    def _pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        "Of each straight line: when it begins, the speed and the integral there, the slope."
         knot_s, speed = np.array(((0.0, self.knots[0][1]), *self.knots, (1e3, self.knots[-1][1]))).T
         step_s = np.diff(knot_s)
         reached = np.concatenate([[0.0], np.cumsum(step_s * (speed[1:] + speed[:-1]) / 2)])
-        index = np.clip(np.searchsorted(knot_s, times_s, side="right") - 1, 0, len(step_s) - 1)
-        since_s, slope = times_s - knot_s[index], np.diff(speed)[index] / np.maximum(step_s[index], 1e-9)
-        return self.origin + reached[index] + speed[index] * since_s + slope * since_s**2 / 2
+        return knot_s, speed, reached, np.diff(speed) / np.maximum(step_s, 1e-9)
 
 # %% ../nbs/06_scenarios.ipynb #523022a3
 Colour = tuple[int, int, int]

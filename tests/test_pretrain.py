@@ -4,6 +4,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
 
 from crashchat.core import CrashchatError, append_jsonl, read_json, read_jsonl
 from crashchat.model import POCKET_CARD, build_pocket, load_model, save_model, train_tokenizer
@@ -266,3 +268,29 @@ def test_muon_is_torch_s_own_in_float32():
             stepper.zero_grad()
     for one, other, first in zip(ours, theirs, began, strict=True):
         assert (one - other).norm() < 0.03 * (other - first).norm()  # theirs rounds to bfloat16
+
+
+def some_updates() -> list[torch.Tensor]:
+    "Matrices of three shapes, one of them alone, after three steps of Muon."
+    torch.manual_seed(0)
+    matrices = [torch.nn.Parameter(torch.randn(shape)) for shape in 3 * [(20, 30)] + 4 * [(16, 16)] + [(30, 20)]]
+    stepper = Muon(matrices, lr=1e-2)
+    for _ in range(3):
+        for matrix in matrices:
+            matrix.grad = torch.randn_like(matrix)
+        stepper.step()
+    return [matrix.detach() for matrix in matrices]
+
+
+def _some_updates_together(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    torch.save(some_updates(), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_that_share_muon_s_work_come_to_the_same_matrices_bit_by_bit(tmp_path):
+    spawn(_some_updates_together, (tmp_path,), nprocs=2)
+    alone = some_updates()
+    for rank in range(2):
+        together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert len(together) == len(alone) and all(map(torch.equal, together, alone))
