@@ -7,8 +7,8 @@ __all__ = ['Pair', 'Point', 'Part', 'INK', 'FOCAL', 'SKY', 'GRASS', 'DEPTHS_M', 
            'ShapeBuilder', 'mirrored', 'car_shape', 'truck_shape', 'bike_shape', 'animal_shape', 'box_shape',
            'roadblock_shape', 'pedestrian_shape', 'shape_of', 'sky_of', 'View', 'toned', 'look', 'backdrop', 'strips',
            'strip_tones', 'patches', 'tarmac_layer', 'marks_layer', 'ground_layer', 'house_sprite', 'roadside_sprite',
-           'posed', 'lit_lamps', 'outlined', 'shadow_of', 'glow_of', 'actor_sprite', 'wreck_drift', 'splinters',
-           'crash_sprite', 'bonnet', 'weather_layer', 'grain', 'render']
+           'posed', 'lit_lamps', 'outlined', 'polygon', 'shadow_of', 'glow_of', 'actor_sprite', 'wreck_drift',
+           'splinters', 'crash_sprite', 'bonnet', 'weather_layer', 'grain', 'render']
 
 # %% ../nbs/07_render.ipynb #e19cf906
 import math
@@ -575,28 +575,36 @@ def lit_lamps(
     return brake, hazard
 
 # %% ../nbs/07_render.ipynb #828e3e3d
-Piece = tuple[str, list[list[float]], str, float, list[bool], int]  # as in Part, but outlines in pixels [T]; whether seen [T]
+Piece = tuple[Part, list[bool]]  # a part, and whether it is seen [T]
 
 
 def outlined(
     view: View,
     shape: Shape,
     points: np.ndarray,  # float [T,N,3] from `posed`
-) -> list[tuple[int, np.ndarray, list[Piece]]]:  # layer, depth [T] and pieces of each group
-    "The faces of a shape in pixels, and which of them are seen from outside."
+) -> tuple[list[list[float]], list[tuple[int, np.ndarray, list[Piece]]]]:
+    "Columns and rows of the vertices in turn [T][2N]; layer, depth [T] and pieces of each group, and which of them are seen from outside."
     depth = points[..., 2] - view.ego_z[:, None]
     flat = np.stack(view.project(points[..., 0], points[..., 1], depth), axis=-1)
+    parts = [part for _, group in shape.groups for part in group]
+    first = np.array([[index[k % len(index)] for k in range(3)] for _, index, _, _ in parts])
+    a, b, c = (flat[:, first[:, k]] for k in range(3))
+    turned = (b - a)[..., 0] * (c - a)[..., 1] - (b - a)[..., 1] * (c - a)[..., 0] < 0
+    faces = np.array([what == "face" for what, *_ in parts])
+    seen = iter(np.where(faces, turned, depth[:, first[:, 0]] > 0.5).T.tolist())
     groups = []
-    for layer, parts in shape.groups:
-        pieces: list[Piece] = []
-        for what, index, colour, value in parts:
-            a, b, c = (flat[:, index[k % len(index)]] for k in range(3))
-            turned = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0] < 0
-            seen = turned if what == "face" else depth[:, index[0]] > 0.5
-            pieces.append((what, flat[:, list(index)].reshape(len(flat), -1).tolist(), colour, value, seen.tolist(), index[0]))
-        corners = sorted({number for part in parts for number in part[1]})
-        groups.append((layer, depth[:, corners].mean(1), pieces))
-    return groups
+    for layer, group in shape.groups:
+        corners = sorted({number for part in group for number in part[1]})
+        groups.append((layer, depth[:, corners].mean(1), [(part, next(seen)) for part in group]))
+    return flat.reshape(len(flat), -1).tolist(), groups
+
+
+def polygon(
+    vertices: list[float],   # columns and rows in turn
+    index: tuple[int, ...],  # of a face's corners
+) -> list[float]:            # their columns and rows in turn
+    "A face as Pillow draws it."
+    return [value for number in index for value in vertices[2 * number : 2 * number + 2]]
 
 # %% ../nbs/07_render.ipynb #e8cc4465
 def shadow_of(
@@ -654,7 +662,7 @@ def actor_sprite(
     "A vehicle or a person."
     points = posed(actor, shape_of(actor.kind), view.times_s)
     depth = points[..., 2] - view.ego_z[:, None]
-    groups = outlined(view, shape_of(actor.kind), points)
+    vertices, groups = outlined(view, shape_of(actor.kind), points)
     focal = FOCAL * view.width_px
     shadow, glows = shadow_of(view, actor, points), glow_of(view, actor, points)
     middle = actor.z.at(view.times_s) - view.ego_z
@@ -669,14 +677,14 @@ def actor_sprite(
                  "lamp": (255, 250, 215) if dark else (225, 225, 210)}
         pen.polygon(shadow[t], fill=toned((34, 34, 38), tone))
         for _, _, pieces in sorted(groups, key=lambda group: (group[0], -group[1][t])):
-            for what, corners, colour, value, seen, index in pieces:
+            for (what, index, colour, value), seen in pieces:
                 if not seen[t]:
                     continue
                 lamp = lamps.get(colour)
                 if what == "face":
-                    pen.polygon(corners[t], fill=toned(lamp, light) if lamp else toned(ink[colour], tone, value))
+                    pen.polygon(polygon(vertices[t], index), fill=toned(lamp, light) if lamp else toned(ink[colour], tone, value))
                 else:
-                    (x, y), k = corners[t], value * focal / max(float(depth[t, index]), 0.5)
+                    (x, y), k = polygon(vertices[t], index), value * focal / max(float(depth[t, index[0]]), 0.5)
                     pen.ellipse((x - k, y - k, x + k, y + k), fill=toned(ink[colour], tone))
         for x, y, k, colour in glows(t, bool(brake[t]), bool(hazard[t])):
             pen.ellipse((x - k, y - k, x + k, y + k), fill=colour)
