@@ -409,6 +409,9 @@ def take_part(
     "One of the processes that `fit` starts. What goes wrong is left in the run's folder."
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),
                       MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, usable_cores() // processes)))  # with more than there are cores, they wait for each other
     from crashchat.evaluate import validation_scores
     from crashchat.train import TrainConfig, train
 
