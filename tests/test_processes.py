@@ -10,11 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from pocket import saved_pocket
 
-from crashchat.core import CrashchatError, read_json, read_jsonl
+from crashchat.core import CrashchatError, read_json, read_jsonl, write_json
 from crashchat.model import adapter_tensors, load_model
-from crashchat.runs import app_named, fit, open_run, preview
+from crashchat.runs import app_named, fit, open_run, preview, take_part
 from crashchat.simulate import make_set
 from crashchat.train import resolve_config
 
@@ -136,3 +137,26 @@ def test_a_preview_counts_and_leaves_no_run(place, tmp_path):
     for part in ("4 to learn from, 2 to validate on, 0 that cannot be read", "6 clips kept, 0 encoded anew", "that are free (estimated"):
         assert part in shown
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["cache"]
+
+
+@pytest.mark.parametrize("allowed, cores, processes, each", [(8, 6, 2, 3), (2, 6, 2, 2), (8, 2, 4, 1)])
+def test_processes_share_the_cores(tmp_path, monkeypatch, allowed, cores, processes, each):
+    "Each of them taking all made a step take thrice as long on two cores."
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+    given, seen = torch.get_num_threads(), []
+
+    def train(*_):
+        seen.append(torch.get_num_threads())
+        raise CrashchatError("training", "that is all")
+
+    monkeypatch.setattr("crashchat.train.train", train)
+    monkeypatch.setattr("crashchat.runs.usable_cores", lambda: cores)
+    write_json(tmp_path / "config.json", {"values": {}})
+    torch.set_num_threads(allowed)
+    try:
+        with pytest.raises(CrashchatError, match="that is all"):
+            take_part(0, processes, 1, str(tmp_path))
+    finally:
+        torch.set_num_threads(given)
+    assert seen == [each]
