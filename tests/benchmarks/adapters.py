@@ -3,8 +3,8 @@
     python tests/benchmarks/adapters.py EVALUATION ... --again EVALUATION ...
 
 An EVALUATION is the run folder of an evaluation with black frames as control, of an adapter in the folder of its training; one of them
-is of the adapter in `ckpt/pocket/adapter`. Those behind `--again` are of the same adapters, about clips of a seed at which nobody had looked
-before: what an adapter scores there owes nothing to choices. The scores go to `adapters.json` beside this file.
+is of the adapter in `ckpt/pocket/adapter`. Those behind `--again` are of the same adapters, about clips of a seed by which nothing was
+chosen: what an adapter scores there owes nothing to choices. The scores go to `adapters.json` beside this file.
 """
 
 import argparse
