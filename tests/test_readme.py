@@ -6,11 +6,14 @@ import runpy
 import shlex
 import subprocess
 import sys
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from crashchat.core import read_jsonl
+from crashchat.pretrain import PretrainConfig, asdict_json
 from crashchat.tasks import ALL
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +37,18 @@ def test_readme_is_the_index_notebook():
 
 def test_the_pocket_models_card_shows_what_the_study_found():
     assert runpy.run_path(str(ROOT / ".ci" / "card.py"))["card"]() == (ROOT / "ckpt" / "pocket" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_card_says_how_the_base_was_made():
+    "A run of the code's own settings, within two hours by the clock; the card names its revision and minutes."
+    folder = ROOT / "ckpt" / "pocket"
+    record, steps = json.loads((folder / "pretraining.json").read_text()), read_jsonl(folder / "pretraining.jsonl")
+    assert record["config"] == asdict_json(PretrainConfig()) and steps[-1]["step"] == PretrainConfig().steps
+    began, ended = (datetime.fromisoformat(time) for time in (record["provenance"]["time_utc"], steps[-1]["time_utc"]))
+    minutes, revision = (ended - began).total_seconds() / 60, record["provenance"]["git_revision"]
+    assert minutes < 120 and len(revision) == 40, "longer than two hours, or of code with changes"
+    made = " ".join((folder / "README.md").read_text(encoding="utf-8").split("- **Made by**")[1].split("\n- **")[0].split())
+    assert f"revision {revision[:7]}" in made and f"{minutes:.0f} minutes" in made
 
 
 def test_the_adapters_scores_are_those_of_the_adapter_that_ships():
